@@ -1,0 +1,94 @@
+"""One measurement of one system: its endpoint processes, their synchronised start, their checked reports."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+
+import msgspec
+
+from tools.benchmark.child import BenchmarkError, Child, module_command
+from tools.benchmark.figures import percentile
+from tools.benchmark.roles.pipe import GO, PATIENCE_SECS, READY, Report, Task
+from tools.benchmark.scenarios import Events, Requests, Size
+from tools.benchmark.systems.base import System
+
+_READY_SECS = 30.0
+# An endpoint gives up by itself after PATIENCE_SECS of silence and then says what is missing: let it speak.
+_REPORT_SECS = 60.0 + PATIENCE_SECS
+
+Values = Mapping[str, float]
+
+
+def measure_events(system: System, scenario: Events, size: Size) -> Values:
+    """Measure throughput from the first delivery to the last, in the receivers' clocks.
+
+    Returns `events per second` (published) and `deliveries per second` (to all subscribers together).
+    Raises BenchmarkError when any event was lost, doubled or reordered at any subscriber.
+    """
+    with ExitStack() as stack:
+
+        def spawn(role: str, index: int) -> Child:
+            task = _task(system, role, size, index=index, publishers=scenario.publishers)
+            return _spawn(stack, system, task)
+
+        subscribers = [spawn("subscribe", index) for index in range(scenario.subscribers)]
+        publishers = [spawn("publish", index) for index in range(scenario.publishers)]
+        _await_ready(subscribers)
+        for publisher in publishers:
+            publisher.tell(GO)
+        reports = _reports(subscribers)
+        _reports(publishers)
+    seconds = _seconds(reports)
+    events = scenario.publishers * size.count
+    return {
+        "events per second": events / seconds,
+        "deliveries per second": events * scenario.subscribers / seconds,
+    }
+
+
+def measure_requests(system: System, scenario: Requests, size: Size) -> Values:
+    """Measure calls of one caller process to one server process.
+
+    Returns `p50 µs` and `p99 µs` of single calls for one in flight, `calls per second` for more.
+    Raises BenchmarkError when an answer belongs to another call or a request did not run exactly once.
+    """
+    with ExitStack() as stack:
+        server = _spawn(stack, system, _task(system, "serve", size))
+        _await_ready([server])
+        caller = _spawn(stack, system, _task(system, "call", size, in_flight=scenario.in_flight))
+        _await_ready([caller])
+        caller.tell(GO)
+        report, _ = _reports([caller, server])
+    if scenario.in_flight == 1:
+        return {
+            "p50 µs": percentile(report.latencies_ns, 0.50) / 1000,
+            "p99 µs": percentile(report.latencies_ns, 0.99) / 1000,
+        }
+    return {"calls per second": size.count / _seconds([report])}
+
+
+def _task(system: System, role: str, size: Size, **more: int) -> Task:
+    return Task(role=role, address=system.address(), count=size.count, warmup=size.warmup, **more)
+
+
+def _spawn(stack: ExitStack, system: System, task: Task) -> Child:
+    command = module_command(system.roles, msgspec.json.encode(task).decode())
+    return stack.enter_context(Child(f"{system.name}: {task.role} {task.index}", command))
+
+
+def _await_ready(endpoints: Sequence[Child]) -> None:
+    for endpoint in endpoints:
+        line = endpoint.hear(_READY_SECS) + b"\n"
+        if line != READY:
+            raise endpoint.failure(f"said {line!r} where it should have said {READY!r}")
+
+
+def _reports(endpoints: Sequence[Child]) -> list[Report]:
+    reports = [msgspec.json.decode(endpoint.hear(_REPORT_SECS), type=Report) for endpoint in endpoints]
+    for endpoint, report in zip(endpoints, reports, strict=True):
+        if report.faults:
+            raise BenchmarkError(f"{endpoint.name}: " + "; ".join(report.faults))
+    return reports
+
+
+def _seconds(reports: Sequence[Report]) -> float:
+    return (max(report.ended_ns for report in reports) - min(report.began_ns for report in reports)) / 1e9

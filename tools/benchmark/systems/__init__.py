@@ -1,0 +1,1 @@
+"""The servers under measurement: how each is started, addressed and stopped."""
