@@ -1,8 +1,8 @@
 """Only what setup.cfg cannot say: two packages live outside the folder of their parent.
 
-`services/` and `migrations/` stand at the top of the tree because people read and edit them there, but they are
-installed inside `broker`, so that a wheel carries the demo plugins and can upgrade its database. `packages = find:`
-of setup.cfg cannot see a package that `package_dir` moves, hence the explicit list.
+`services/` and `migrations/` stand at the top of the tree because people read and edit them there, but they
+are installed inside `broker`, so that a wheel carries the demo plugins and can upgrade its database. The
+`find:` of setup.cfg does not see a package that `package_dir` moves, hence the explicit list.
 """
 
 from setuptools import find_packages, setup

@@ -1,1 +1,1 @@
-"""The database migrations, installed as `broker.migrations`; run by `broker.store.migrate`, never by the daemon itself."""
+"""Database migrations, installed as `broker.migrations` and run by `broker.store.migrate`."""

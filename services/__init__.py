@@ -1,1 +1,1 @@
-"""The shipped plugins, one folder each; installed as data of `broker.services`, started as processes, never imported."""
+"""The shipped plugins, a folder each: data of the wheel (`broker.services`), run as processes."""
