@@ -1,0 +1,239 @@
+"""Routing of events: who gets what, at what pace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any
+
+from msgspec import Raw
+
+from broker.core.flow import BLOCK, DISCONNECT, POLICIES, Debt, Lane, Subscription, Target
+from broker.core.outbox import Outbox
+from broker.core.retained import Retained
+from broker.core.sessions import Session
+from broker.core.subjects import SubjectTree
+from plugin_sdk.wire import packets as p
+from plugin_sdk.wire.codec import encode, event_head
+from plugin_sdk.wire.errors import BusError
+from plugin_sdk.wire.limits import EVENT_OVERHEAD, FRAME_TARGET, Limits
+from plugin_sdk.wire.subjects import check_name, check_pattern, check_subject, is_reserved
+
+
+class Turn:
+    """Whose turn it is in a queue group, shared by all subjects: many subjects of one event each must rotate too."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, seed: int) -> None:
+        self.value = seed
+
+
+class Group:
+    """The members of one queue group that cover a subject."""
+
+    __slots__ = ("members", "turn")
+
+    def __init__(self, members: list[Target], turn: Turn) -> None:
+        self.members = members
+        self.turn = turn
+
+    def choose(self) -> Target:
+        """The next member in turn that can take an event now, or else the next in turn."""
+        count = len(self.members)
+        self.turn.value += 1
+        for step in range(count):
+            member = self.members[(self.turn.value + step) % count]
+            if member.ready():
+                self.turn.value += step
+                return member
+        return self.members[self.turn.value % count]
+
+
+class Route:
+    """The verdict on one subject, kept until a subscription changes."""
+
+    __slots__ = ("groups", "reserved", "targets")
+
+    def __init__(self, targets: list[Target], groups: list[Group], reserved: bool) -> None:
+        self.targets = targets
+        self.groups = groups
+        self.reserved = reserved
+
+
+class Events:
+    """Subscriptions, and the path of an event from publisher to subscribers."""
+
+    def __init__(self, limits: Limits, seed: int = 0) -> None:
+        self._limits = limits
+        self._seed = seed
+        self._tree: SubjectTree[Subscription] = SubjectTree()
+        self._routes: dict[str, Route] = {}
+        self._turns: dict[str, Turn] = {}
+        self.retained = Retained(limits.retained_subjects, limits.retained_bytes)
+        self.slow: list[Outbox] = []
+        self.dropped = 0
+
+    def subscribe(self, session: Session, packet: p.Subscribe) -> None:
+        """Put a subscription into force and acknowledge it; raises BusError when it is refused."""
+        check_pattern(packet.pattern)
+        if packet.group is not None:
+            check_name(packet.group)
+        if is_reserved(packet.pattern) and not (session.identity.local or session.identity.operator):
+            raise BusError("denied", f"subscribing to {packet.pattern!r} is for the operator: it is reserved")
+        if packet.ref in session.subscriptions:
+            raise BusError("bad_packet", f"subscription {packet.ref} exists already in this session")
+        if len(session.subscriptions) >= self._limits.subscriptions:
+            raise BusError("limit", f"this session has {self._limits.subscriptions} subscriptions, the most allowed")
+        lane = self._lane(session, packet.options)
+        subscription = Subscription(packet.ref, packet.pattern, packet.group, lane)
+        session.subscriptions[packet.ref] = subscription
+        self._tree.insert(packet.pattern, subscription)
+        self._routes.clear()
+        session.outbox.add(encode(p.Ok(packet.ref)))
+        if packet.options.get("last") is True:
+            self._send_last_values(subscription)
+
+    def unsubscribe(self, session: Session, packet: p.Unsubscribe) -> None:
+        """End a subscription; what already waits for its peer is still sent."""
+        subscription = session.subscriptions.pop(packet.subscription, None)
+        if subscription is None:
+            raise BusError("bad_packet", f"there is no subscription {packet.subscription} in this session")
+        self._tree.remove(subscription.pattern, subscription)
+        self._routes.clear()
+        session.outbox.add(encode(p.Ok(packet.ref)))
+
+    def forget(self, session: Session) -> list[Outbox]:
+        """Remove everything of a lost session; returns publishers that have credit again."""
+        for subscription in session.subscriptions.values():
+            self._tree.remove(subscription.pattern, subscription)
+        if session.subscriptions:
+            self._routes.clear()
+        session.subscriptions.clear()
+        paid = [publisher for lane in session.lanes.values() for publisher in lane.forgive()]
+        self.dropped += sum(len(lane.waiting) for lane in session.lanes.values())
+        session.lanes.clear()
+        return paid
+
+    def publish(self, session: Session, packet: p.Publish) -> None:
+        """Hand one event to every subscriber it is for. The hot path: no allocation that can be avoided."""
+        payload = packet.payload
+        cost = len(payload) + EVENT_OVERHEAD
+        session.outbox.allowance -= cost
+        session.published += 1
+        route = self._routes.get(packet.subject)
+        if route is None:
+            route = self._resolve(packet.subject)
+        if packet.flags or route.reserved:
+            self._special(session, packet, route)
+        debt = None
+        for target in route.targets:
+            outbox = target.outbox
+            if outbox.credit > 0 and not target.lane.waiting:
+                outbox.credit -= cost
+                outbox.parts += (target.head, payload)
+                outbox.count += 1
+                outbox.size += cost
+                if not outbox.listed:
+                    outbox.listed = True
+                    outbox.listing.append(outbox)
+                if outbox.size > FRAME_TARGET:
+                    outbox.seal()
+            else:
+                debt = self._hold(session, target, payload, cost, debt)
+        for group in route.groups:
+            target = group.choose()
+            if target.ready():
+                target.outbox.credit -= cost
+                target.outbox.add(target.head + payload)
+            else:
+                debt = self._hold(session, target, payload, cost, debt)
+        if debt is None:
+            session.outbox.consumed += cost
+
+    def credit(self, session: Session, amount: int) -> list[Outbox]:
+        """A subscriber can take `amount` bytes more; returns publishers that have credit again."""
+        # Never more than four windows: a peer that claims endless credit would switch flow control off for itself.
+        session.outbox.credit = min(session.outbox.credit + amount, 4 * self._limits.event_credit)
+        paid: list[Outbox] = []
+        for lane in list(session.lanes.values()):
+            if lane.waiting:
+                lane.drain()
+            if lane.debts:
+                paid += lane.settle()
+        return paid
+
+    def _hold(self, session: Session, target: Target, payload: Raw, cost: int, debt: Debt | None) -> Debt | None:
+        lane = target.lane
+        if lane.policy == DISCONNECT and lane.full:
+            self.slow.append(lane.outbox)
+            return debt
+        self.dropped += lane.hold(target, payload, cost)
+        if lane.policy == BLOCK and lane.full:
+            debt = debt or Debt(session.outbox, cost)
+            debt.lanes += 1
+            lane.debts.append(debt)
+        return debt
+
+    def _special(self, session: Session, packet: p.Publish, route: Route) -> None:
+        if route.reserved and not session.identity.local:
+            session.outbox.consumed += len(packet.payload) + EVENT_OVERHEAD
+            raise BusError("denied", f"publishing to {packet.subject!r} is for the broker only: it is reserved")
+        if packet.flags & p.RETAIN:
+            self.retained.keep(packet.subject, bytes(packet.payload))
+
+    def _resolve(self, subject: str) -> Route:
+        check_subject(subject)
+        if len(self._routes) >= self._limits.cached_subjects:
+            self._routes.clear()
+        found = sorted(self._tree.match(subject), key=_order)
+        grouped: dict[str, list[Target]] = {}
+        targets: list[Target] = []
+        for _, subscriptions in groupby(found, key=_order):
+            target = _target(subject, tuple(subscriptions))
+            group = target.subscriptions[0].group
+            (targets if group is None else grouped.setdefault(group, [])).append(target)
+        groups = [Group(members, self._turn(name)) for name, members in grouped.items()]
+        route = self._routes[subject] = Route(targets, groups, is_reserved(subject))
+        return route
+
+    def _turn(self, group: str) -> Turn:
+        # Subscribing again and again under new group names must not grow this for ever.
+        if len(self._turns) > self._limits.cached_subjects:
+            self._turns.clear()
+        return self._turns.setdefault(group, Turn(self._seed))
+
+    def _lane(self, session: Session, options: dict[str, Any]) -> Lane:
+        policy = options.get("overflow", BLOCK)
+        bound = options.get("max_pending", self._limits.backlog_events)
+        if policy not in POLICIES:
+            raise BusError("bad_packet", f"overflow policy {policy!r} is unknown: use one of {', '.join(POLICIES)}")
+        if type(bound) is not int or not 0 < bound <= self._limits.backlog_events:
+            raise BusError("bad_packet", f"max_pending is {bound!r}: use 1 to {self._limits.backlog_events}")
+        lane = session.lanes.get((policy, bound))
+        if lane is None:
+            lane = session.lanes[policy, bound] = Lane(session.outbox, policy, bound, self._limits.backlog_bytes)
+        return lane
+
+    def _send_last_values(self, subscription: Subscription) -> None:
+        for subject, payload in self.retained.matching(subscription.pattern):
+            target = _target(subject, (subscription,))
+            cost = len(payload) + EVENT_OVERHEAD
+            if target.ready():
+                target.outbox.credit -= cost
+                target.outbox.add(target.head + payload)
+            else:
+                self.dropped += target.lane.hold(target, Raw(payload), cost)
+
+
+def _order(subscription: Subscription) -> tuple[bytes, str, int, str, int]:
+    """Subscriptions of one peer and lane share one EVENT packet; each member of a group stands for itself."""
+    lane = subscription.lane
+    member = 0 if subscription.group is None else subscription.id
+    return lane.outbox.peer, subscription.group or "", member, lane.policy, lane.max_events
+
+
+def _target(subject: str, subscriptions: Iterable[Subscription]) -> Target:
+    covered = tuple(subscriptions)
+    lane = covered[0].lane
+    return Target(lane.outbox, lane, event_head([each.id for each in covered], subject), covered)

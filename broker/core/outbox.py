@@ -1,0 +1,90 @@
+"""What the broker has to say to one peer, gathered until the edge takes it as frames."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from msgspec import Raw
+
+from plugin_sdk.wire.codec import encode, join_frame
+from plugin_sdk.wire.limits import FRAME_TARGET
+
+
+class Outbox:
+    """Packets for one peer in order, with the credit for events of both directions.
+
+    `credit` is what the peer still takes, `allowance` what it may still publish, `consumed` what it has published and
+    may have back; all in bytes.
+
+    The event path of `broker.core.events` writes to the fields directly: one event for a hundred subscribers must
+    not cost a hundred method calls.
+    """
+
+    __slots__ = (
+        "allowance",
+        "consumed",
+        "count",
+        "credit",
+        "listed",
+        "listing",
+        "number",
+        "parts",
+        "peer",
+        "sealed",
+        "sealed_bytes",
+        "size",
+    )
+
+    def __init__(self, peer: bytes, number: int, credit: int, listing: list[Outbox]) -> None:
+        self.peer = peer
+        self.number = encode(number)
+        self.credit = credit
+        self.allowance = credit
+        self.consumed = 0
+        self.listing = listing
+        self.listed = False
+        self.parts: list[bytes | Raw] = []
+        self.count = 0
+        self.size = 0
+        self.sealed: deque[bytes] = deque()
+        self.sealed_bytes = 0
+
+    def add(self, packet: bytes) -> None:
+        """Append one encoded packet."""
+        self.parts.append(packet)
+        self.count += 1
+        self.size += len(packet)
+        if not self.listed:
+            self.listed = True
+            self.listing.append(self)
+        if self.size > FRAME_TARGET:
+            self.seal()
+
+    def seal(self) -> None:
+        """Close the frame that is being gathered."""
+        if self.count:
+            frame = join_frame(self.number, self.parts, self.count)
+            self.sealed.append(frame)
+            self.sealed_bytes += len(frame)
+            self.parts.clear()
+            self.count = self.size = 0
+
+    def take(self) -> bytes | None:
+        """The next frame to send, or None when everything is said."""
+        if not self.sealed:
+            if not self.count:
+                return None
+            self.seal()
+        frame = self.sealed.popleft()
+        self.sealed_bytes -= len(frame)
+        return frame
+
+    def put_back(self, frame: bytes) -> None:
+        """Return a frame that the transport could not take."""
+        self.sealed.appendleft(frame)
+        self.sealed_bytes += len(frame)
+
+    @property
+    def pending_bytes(self) -> int:
+        """How much waits for the transport."""
+        return self.sealed_bytes + self.size

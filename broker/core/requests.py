@@ -1,0 +1,296 @@
+"""Requests between peers: one record each, and exactly one outcome for the caller.
+
+A record ends by reply, error, cancel, deadline, loss of either side or drain, and is always removed before anything is
+sent. An answer to a request that has ended already is counted, never an error: the callee cannot have known.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+from msgspec import Raw
+
+from broker.core.services import Service, Services
+from broker.core.sessions import Instance, Pending, Session
+from plugin_sdk.wire import packets as p
+from plugin_sdk.wire.codec import encode
+from plugin_sdk.wire.deadlines import Deadlines
+from plugin_sdk.wire.errors import REGISTRY, BusError
+from plugin_sdk.wire.limits import Limits
+from plugin_sdk.wire.subjects import check_subject, is_reserved
+
+_LIFE_CYCLE = "$plugin."
+
+
+class Requests:
+    """The table of requests, and the services they go to."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._ids = count(1)
+        self._pending: dict[int, Pending] = {}
+        self._deadlines = Deadlines()
+        self.services = Services()
+        self.draining = False
+        self.late = 0
+        self.outcomes: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def serve(self, session: Session, packet: p.Serve, now: float) -> None:
+        """Register a service of this session; raises BusError when it is refused."""
+        name = check_subject(packet.service)
+        self._check_owner(session, name)
+        if name in session.instances:
+            raise BusError("bad_packet", f"service {name!r} is served by this session already")
+        if len(session.instances) >= self._limits.services:
+            raise BusError("limit", f"this session serves {self._limits.services} services, the most allowed")
+        limit = packet.options.get("concurrency", self._limits.pending_requests)
+        if type(limit) is not int or limit < 1:
+            raise BusError("bad_packet", f"concurrency of service {name!r} is {limit!r}: use a whole number above 0")
+        instance = session.instances[name] = Instance(session, limit)
+        session.outbox.add(encode(p.Ok(packet.ref)))
+        self._dispatch(self.services.add(name, instance), now)
+
+    def withdraw(self, session: Session, packet: p.Withdraw, now: float) -> None:
+        """Take a service away; requests that run already may still be answered."""
+        instance = session.instances.pop(packet.service, None)
+        if instance is None:
+            raise BusError("bad_packet", f"service {packet.service!r} is not served by this session")
+        self._remove_instance(packet.service, instance, now)
+        session.outbox.add(encode(p.Ok(packet.ref)))
+
+    def call(self, session: Session, packet: p.Call, now: float, addressed: Session | None) -> None:
+        """Begin a request; raises BusError when it ends before it began.
+
+        Args:
+            session: the caller.
+            packet: what it sent.
+            now: the time, in seconds of the router's clock.
+            addressed: the one session it must go to, when the caller named one.
+        """
+        wait = self._admit_call(session, packet)
+        pending = self._begin(session, packet, now, wait)
+        if addressed is not None:
+            self._send(pending, addressed.instances.get(packet.service) or Instance(addressed, 1), now)
+            return
+        service = self.services.get(packet.service)
+        if service is None or not service.instances:
+            if not wait:
+                self._finish(pending, "unavailable", f"no plugin serves {pending.service!r}", now)
+                return
+            service = service or self.services.obtain(pending.service)
+        instance = service.choose()
+        if instance is None:
+            self._queue(service, pending, now)
+        else:
+            self._send(pending, instance, now)
+
+    def reply(self, session: Session, packet: p.Reply, now: float) -> None:
+        """A callee has answered."""
+        pending = session.serving.get(packet.ref)
+        if pending is None:
+            self.late += 1
+            return
+        caller, ref = pending.caller, pending.ref
+        self._end(pending, "reply", now)
+        caller.outbox.add(encode(p.Reply(ref, packet.payload)))
+
+    def fail(self, session: Session, packet: p.Error, now: float) -> None:
+        """A callee has answered with an error."""
+        pending = session.serving.get(packet.ref)
+        if pending is None:
+            self.late += 1
+            return
+        self._finish(pending, packet.code, packet.text, now, packet.details)
+
+    def chunk(self, session: Session, packet: p.Chunk, now: float) -> None:
+        """A callee sends a piece of a streamed reply."""
+        pending = session.serving.get(packet.ref)
+        if pending is None:
+            self.late += 1
+            return
+        pending.chunks -= 1
+        if pending.chunks < 0:
+            self._cancel_callee(pending)
+            text = f"the instance of {pending.service!r} sent more chunks than its credit"
+            self._finish(pending, "limit", text, now)
+            return
+        pending.caller.outbox.add(encode(p.Chunk(pending.ref, packet.payload)))
+
+    def chunk_credit(self, session: Session, ref: int, amount: int) -> None:
+        """A caller can take more chunks."""
+        pending = session.calls.get(ref)
+        if pending is None or pending.instance is None:
+            return
+        allowed = min(amount, 4 * self._limits.chunk_credit - pending.chunks)
+        if allowed > 0:
+            pending.chunks += allowed
+            pending.instance.session.outbox.add(encode(p.Credit(pending.id, allowed)))
+
+    def cancel(self, session: Session, ref: int, now: float) -> None:
+        """A caller has lost interest; unknown refs are late cancels of requests that have just ended."""
+        pending = session.calls.get(ref)
+        if pending is None:
+            self.late += 1
+            return
+        self._cancel_callee(pending)
+        self._finish(pending, "cancelled", "cancelled by the caller", now)
+
+    def expire(self, now: float) -> None:
+        """End every request whose time is over."""
+        for request in self._deadlines.expire(now):
+            pending = self._pending.get(request)
+            if pending is not None:
+                self._expire_one(pending, now)
+
+    def next_deadline(self) -> float | None:
+        """When `expire` next has something to do."""
+        return self._deadlines.next()
+
+    def forget(self, session: Session, reason: str, now: float) -> None:
+        """End everything that a lost session was part of."""
+        for pending in list(session.calls.values()):
+            self._cancel_callee(pending)
+            self._end(pending, "caller_lost", now)
+        for name, instance in list(session.instances.items()):
+            del session.instances[name]
+            self._remove_instance(name, instance, now)
+        for pending in list(session.serving.values()):
+            self._finish(pending, "lost", f"{session.name} went away before it answered: {reason}", now)
+
+    def _check_owner(self, session: Session, name: str) -> None:
+        if session.identity.local or (session.role == "plugin" and name.startswith(session.name + ".")):
+            return
+        if is_reserved(name):
+            raise BusError("denied", f"service {name!r} is reserved for the broker")
+        text = f"{session.role} {session.name!r} may not serve {name!r}: plugins serve names under their own"
+        raise BusError("denied", f"{text}, such as {session.name}.{name.split('.')[-1]}")
+
+    def _admit_call(self, session: Session, packet: p.Call) -> float:
+        """Check a CALL; returns how many seconds it may wait for its service."""
+        check_subject(packet.service)
+        if packet.ref in session.calls:
+            raise BusError("bad_packet", f"request {packet.ref} of this session is still running")
+        if is_reserved(packet.service) and not self._may_call_reserved(session, packet.service):
+            raise BusError("denied", f"calling {packet.service!r} needs the operator key")
+        if self.draining and not (session.identity.local or session.identity.operator or session.serving):
+            # A handler in flight may still call others: it could not finish otherwise.
+            raise BusError("shutting_down", "the broker is shutting down and takes no new requests")
+        if len(session.calls) >= self._limits.pending_requests:
+            text = f"this session has {self._limits.pending_requests} requests pending, the most allowed"
+            raise BusError("limit", text)
+        if not 0 < packet.timeout_ms <= self._limits.timeout_ms:
+            raise BusError("bad_packet", f"timeout is {packet.timeout_ms} ms: use 1 to {self._limits.timeout_ms}")
+        wait = (packet.options or {}).get("wait_ready_ms", 0)
+        if type(wait) is not int or wait < 0:
+            raise BusError("bad_packet", f"wait_ready_ms is {wait!r}: use a whole number of milliseconds")
+        return min(wait, packet.timeout_ms) / 1000
+
+    def _may_call_reserved(self, session: Session, service: str) -> bool:
+        if service.startswith(_LIFE_CYCLE):
+            return session.identity.local
+        return session.identity.local or session.identity.operator
+
+    def _begin(self, session: Session, packet: p.Call, now: float, wait: float) -> Pending:
+        deadline = now + packet.timeout_ms / 1000
+        give_up = now + wait
+        request = next(self._ids)
+        slot = self._deadlines.add(request, give_up if wait else deadline)
+        pending = Pending(
+            request,
+            session,
+            packet.ref,
+            packet.service,
+            packet.payload,
+            deadline,
+            slot,
+            packet.options,
+            give_up,
+        )
+        self._pending[request] = session.calls[packet.ref] = pending
+        return pending
+
+    def _queue(self, service: Service, pending: Pending, now: float) -> None:
+        if len(service.waiting) >= self._limits.queued_requests:
+            text = f"{len(service.waiting)} requests wait for {pending.service!r} already"
+            self._finish(pending, "busy", text, now)
+            return
+        # A copy: the Raw would keep the caller's whole frame alive for as long as this waits.
+        pending.payload = bytes(pending.payload)
+        service.waiting[pending.id] = pending
+
+    def _send(self, pending: Pending, instance: Instance, now: float) -> None:
+        pending.instance = instance
+        instance.outstanding += 1
+        instance.served += 1
+        callee = instance.session
+        callee.serving[pending.id] = pending
+        options = pending.options
+        if options is not None and options.get("stream") is True:
+            pending.chunks = self._limits.chunk_credit
+        left = max(1, round((pending.deadline - now) * 1000))
+        payload = Raw(pending.payload)
+        callee.outbox.add(encode(p.Request(pending.id, pending.service, payload, left, options)))
+        pending.payload = b""
+
+    def _dispatch(self, service: Service, now: float) -> None:
+        """Give waiting requests to instances with room."""
+        while service.waiting and service.instances:
+            instance = service.choose()
+            if instance is None:
+                return
+            self._send(service.waiting.pop(next(iter(service.waiting))), instance, now)
+
+    def _remove_instance(self, name: str, instance: Instance, now: float) -> None:
+        service = self.services.remove(name, instance)
+        if service is None:
+            return
+        if not service.instances:
+            for pending in list(service.waiting.values()):
+                if pending.give_up <= now:
+                    self._finish(pending, "unavailable", f"the last instance of {name!r} went away", now)
+        self.services.prune(service)
+
+    def _expire_one(self, pending: Pending, now: float) -> None:
+        service = self.services.get(pending.service)
+        served = pending.instance is not None or (service is not None and bool(service.instances))
+        if served and pending.deadline > now:
+            # Only the time to wait for a service is over; there is one, so the deadline is what remains.
+            pending.slot = self._deadlines.add(pending.id, pending.deadline)
+            return
+        self._cancel_callee(pending)
+        if not served:
+            text = f"no plugin served {pending.service!r} in the time that it could wait"
+            self._finish(pending, "unavailable", text, now)
+        elif pending.instance is None:
+            self._finish(pending, "timeout", f"no instance of {pending.service!r} had room in time", now)
+        else:
+            text = f"{pending.instance.session.name} did not answer {pending.service!r} in time"
+            self._finish(pending, "timeout", text, now)
+
+    def _cancel_callee(self, pending: Pending) -> None:
+        if pending.instance is not None:
+            pending.instance.session.outbox.add(encode(p.Cancel(pending.id)))
+
+    def _finish(self, pending: Pending, code: str, text: str, now: float, details: Any = None) -> None:
+        """End a request with an error."""
+        self._end(pending, code if code in REGISTRY else "failed", now)
+        pending.caller.outbox.add(encode(p.Error(pending.ref, code, text, details)))
+
+    def _end(self, pending: Pending, outcome: str, now: float) -> None:
+        del self._pending[pending.id]
+        del pending.caller.calls[pending.ref]
+        self._deadlines.discard(pending.id, pending.slot)
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        instance, service = pending.instance, self.services.get(pending.service)
+        if instance is not None:
+            instance.session.serving.pop(pending.id, None)
+            instance.outstanding -= 1
+        elif service is not None:
+            service.waiting.pop(pending.id, None)
+            self.services.prune(service)
+        if service is not None and service.waiting:
+            self._dispatch(service, now)

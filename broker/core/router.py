@@ -1,0 +1,395 @@
+"""The router: every decision of the bus, and nothing else.
+
+Pure: time comes in as an argument, traffic for peers lands in outboxes that the edge drains, everything rarer is a
+value in `notices`. One caller at a time; whoever drives it owns it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from msgspec import Struct
+
+from broker.core.admission import Admission, Refusal
+from broker.core.events import Events
+from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened
+from broker.core.outbox import Outbox
+from broker.core.requests import Requests
+from broker.core.sessions import Identity, Origin, Session
+from broker.core.snapshot import Snapshot, view_session
+from plugin_sdk.wire import packets as p
+from plugin_sdk.wire.codec import decode_frame, encode, encode_frame
+from plugin_sdk.wire.errors import BusError, RemoteProtocolError
+from plugin_sdk.wire.limits import DEFAULT_LIMITS, Limits
+
+_STRANGER = Origin("unknown")
+
+
+class Router:
+    """All sessions and what goes on between them.
+
+    Args:
+        limits: every bound.
+        heartbeat: seconds after which a silent peer is pinged.
+        numbers: makes session numbers nobody can guess; a seeded one makes a run repeatable.
+        uids: users admitted over ipc; empty admits any.
+        seed: where queue groups begin to rotate.
+    """
+
+    def __init__(
+        self,
+        limits: Limits = DEFAULT_LIMITS,
+        *,
+        heartbeat: float = 5.0,
+        numbers: Callable[[], int] | None = None,
+        uids: tuple[int, ...] = (),
+        seed: int = 0,
+    ) -> None:
+        self.limits = limits
+        self.heartbeat = heartbeat
+        self.admission = Admission(uids)
+        self.events = Events(limits, seed)
+        self.requests = Requests(limits)
+        self.notices: list[Notice] = []
+        self.dirty: list[Outbox] = []
+        self.strays: list[tuple[bytes, bytes]] = []
+        self._numbers = numbers or _seeded(seed)
+        self._sessions: dict[bytes, Session] = {}
+        self._by_number: dict[int, Session] = {}
+        self._plugins: dict[tuple[str, str], Session] = {}
+        self._next_check: float | None = None
+        self._counters = {"frames": 0, "packets": 0, "garbage": 0, "refused": 0, "stray": 0}
+        self._handlers: dict[type[Struct], Callable[[Session, Any, float], None]] = {
+            p.Publish: self._on_publish,
+            p.Credit: self._on_credit,
+            p.Call: self._on_call,
+            p.Reply: lambda session, packet, now: self.requests.reply(session, packet, now),
+            p.Chunk: lambda session, packet, now: self.requests.chunk(session, packet, now),
+            p.Error: self._on_error,
+            p.Cancel: lambda session, packet, now: self.requests.cancel(session, packet.ref, now),
+            p.Subscribe: lambda session, packet, now: self.events.subscribe(session, packet),
+            p.Unsubscribe: lambda session, packet, now: self.events.unsubscribe(session, packet),
+            p.Serve: lambda session, packet, now: self.requests.serve(session, packet, now),
+            p.Withdraw: lambda session, packet, now: self.requests.withdraw(session, packet, now),
+            p.Ping: self._on_ping,
+            p.Pong: lambda session, packet, now: None,
+            p.Goodbye: self._on_goodbye,
+            p.Unknown: self._on_unknown,
+        }
+
+    def knows(self, peer: bytes) -> bool:
+        """Whether `peer` is registered; the edge asks for its origin only when it is not."""
+        return peer in self._sessions
+
+    def receive(self, peer: bytes, frame: bytes, now: float, origin: Origin = _STRANGER) -> None:
+        """Take one frame, untrusted, from a peer.
+
+        Args:
+            peer: the transport's address of the sender.
+            frame: what it sent.
+            now: seconds of a monotonic clock.
+            origin: what the transport knows of an unregistered sender.
+        """
+        self._counters["frames"] += 1
+        session = self._sessions.get(peer)
+        try:
+            number, packets = decode_frame(frame, self.limits)
+        except RemoteProtocolError as error:
+            self._garbage(peer, session, error)
+            return
+        if session is None or number != session.number:
+            self._receive_stranger(peer, session, packets, now, origin)
+            return
+        session.last_seen = now
+        self._counters["packets"] += len(packets)
+        handlers = self._handlers
+        for packet in packets:
+            handler = handlers.get(type(packet))
+            try:
+                if handler is None:
+                    raise BusError("bad_packet", f"{type(packet).__name__} is not for the broker")
+                handler(session, packet, now)
+            except BusError as error:
+                self._refuse_packet(session, packet, error)
+            if peer not in self._sessions:
+                break
+        else:
+            self._grant(session)
+        if self.events.slow:
+            self._end_slow(now)
+
+    def peer_lost(self, peer: bytes, now: float, text: str = "the connection is gone") -> None:
+        """The transport cannot reach this peer any more."""
+        session = self._sessions.get(peer)
+        if session is not None:
+            self._remove(session, "lost", text, now)
+
+    def close(self, number: int, code: str, text: str, now: float) -> None:
+        """End a session from this side, telling its peer why."""
+        session = self._by_number.get(number)
+        if session is not None:
+            self.strays.append((session.peer, encode_frame(number, [p.Goodbye(code, text)])))
+            self._remove(session, code, text, now)
+
+    def session(self, number: int) -> Session | None:
+        """The record of an open session, for reading."""
+        return self._by_number.get(number)
+
+    def plugin_session(self, name: str) -> int | None:
+        """Number of the session registered as plugin `name`, of any instance."""
+        return next((each.number for (plugin, _), each in self._plugins.items() if plugin == name), None)
+
+    def drain(self) -> None:
+        """Admit nobody and begin no request of plugins any more; what runs may finish."""
+        self.admission.closed = True
+        self.requests.draining = True
+
+    def in_flight(self) -> int:
+        """Requests between plugins and clients that have not ended; the broker's own do not count."""
+        return sum(
+            1
+            for session in self._sessions.values()
+            for pending in session.calls.values()
+            if not (session.identity.local or pending.service.startswith("$"))
+        )
+
+    def say_goodbye(self, code: str, text: str) -> None:
+        """Tell every peer that the broker closes all sessions."""
+        for session in self._sessions.values():
+            session.outbox.add(encode(p.Goodbye(code, text)))
+
+    def tick(self, now: float) -> None:
+        """Do what is due: deadlines, pings to silent peers."""
+        self.requests.expire(now)
+        if self._next_check is not None and now >= self._next_check:
+            self._ping_silent(now)
+
+    def next_deadline(self) -> float | None:
+        """When `tick` next has something to do, in the clock of `now`, or None."""
+        times = [when for when in (self.requests.next_deadline(), self._next_check) if when is not None]
+        return min(times) if times else None
+
+    def snapshot(self, now: float) -> Snapshot:
+        """A frozen view of everything."""
+        counters = {
+            **self._counters,
+            "events_dropped": self.events.dropped,
+            "late_replies": self.requests.late,
+            "retained_evicted": self.events.retained.evicted,
+            **{f"requests_{outcome}": number for outcome, number in self.requests.outcomes.items()},
+        }
+        sessions = tuple(view_session(each, now) for each in self._sessions.values())
+        return Snapshot(sessions, len(self.requests), len(self.events.retained), counters)
+
+    def _receive_stranger(
+        self, peer: bytes, session: Session | None, packets: list[Any], now: float, origin: Origin
+    ) -> None:
+        """A frame that carries no session number of its sender: only REGISTER makes sense."""
+        if len(packets) != 1 or type(packets[0]) is not p.Register:
+            self._counters["stray"] += 1
+            text = "this session is unknown: register (again), then send frames under the number you are given"
+            self._refuse(peer, BusError("unknown_session", text))
+            return
+        register = packets[0]
+        if session is not None:
+            self._register_again(session, register)
+            return
+        try:
+            version, identity = self.admission.admit(register, origin)
+            self._check_unique(register, identity, now)
+        except BusError as error:
+            self._counters["refused"] += 1
+            self._refuse(peer, error)
+            pid, token = origin.pid, register.token or ""
+            refused = RegistrationRefused(register.name, error.code, error.text, pid, origin.transport, token)
+            self.notices.append(refused)
+            return
+        self._open(peer, register, version, identity, origin, now)
+
+    def _register_again(self, session: Session, register: p.Register) -> None:
+        """A retry whose first answer was late is answered the same; anything else is refused, the session unharmed."""
+        if (register.nonce, register.name) == (session.nonce, session.name):
+            session.outbox.add(encode(self._welcome(session, max(register.versions))))
+            return
+        text = f"this connection is registered already, as {session.role} {session.name!r}"
+        self._refuse(session.peer, BusError("already_registered", text))
+
+    def _check_unique(self, register: p.Register, identity: Identity, now: float) -> None:
+        if register.role != "plugin":
+            return
+        holder = self._plugins.get((identity.name, register.instance))
+        if holder is None:
+            return
+        if holder.nonce == register.nonce:
+            # The same process over a new connection: its old session cannot be alive.
+            self._remove(holder, "replaced", "the process registered again over a new connection", now)
+            return
+        text = (
+            f"plugin {identity.name!r} is registered already by process {holder.pid}"
+            " (stop that one first, or give this one an instance name)"
+        )
+        raise Refusal("duplicate_name", text)
+
+    def _open(
+        self, peer: bytes, register: p.Register, version: int, identity: Identity, origin: Origin, now: float
+    ) -> None:
+        number = self._numbers()
+        session = Session(
+            number=number,
+            peer=peer,
+            role=register.role,
+            version=register.version,
+            instance=register.instance,
+            nonce=register.nonce,
+            pid=origin.pid or _whole(register.info.get("pid")),
+            language=register.language,
+            sdk=register.sdk,
+            identity=identity,
+            origin=origin,
+            opened=now,
+            outbox=Outbox(peer, number, self.limits.event_credit, self.dirty),
+            last_seen=now,
+            token=(register.token or "") if identity.proof == "managed" else "",
+            info=register.info,
+            declared=tuple(register.services),
+        )
+        self._sessions[peer] = self._by_number[number] = session
+        if session.role == "plugin":
+            self._plugins[session.name, session.instance] = session
+        session.outbox.add(encode(self._welcome(session, version)))
+        if self._next_check is None:
+            self._next_check = now + self.heartbeat
+        state = str(register.info.get("state", ""))[:64]
+        self.notices.append(
+            SessionOpened(
+                number,
+                session.name,
+                session.role,
+                identity.proof,
+                session.pid,
+                session.version,
+                session.token,
+                state,
+            )
+        )
+
+    def _welcome(self, session: Session, version: int) -> p.Registered:
+        limits = {
+            "frame_bytes": self.limits.frame_bytes,
+            "packets_per_frame": self.limits.packets_per_frame,
+            "chunk_credit": self.limits.chunk_credit,
+            "pending_requests": self.limits.pending_requests,
+            "subscriptions": self.limits.subscriptions,
+            "services": self.limits.services,
+        }
+        credit = self.limits.event_credit
+        return p.Registered(version, session.number, round(self.heartbeat * 1000), credit, session.name, limits)
+
+    def _on_publish(self, session: Session, packet: p.Publish, now: float) -> None:
+        self.events.publish(session, packet)
+
+    def _on_credit(self, session: Session, packet: p.Credit, now: float) -> None:
+        if packet.stream:
+            self.requests.chunk_credit(session, packet.stream, packet.amount)
+            return
+        self._pay(self.events.credit(session, packet.amount))
+
+    def _on_call(self, session: Session, packet: p.Call, now: float) -> None:
+        target = packet.options.get("to") if packet.options else None
+        addressed = None
+        if target is not None:
+            addressed = self._by_number.get(target) if type(target) is int else None
+            if addressed is None or not (session.identity.local or session.identity.operator):
+                raise BusError("unavailable", f"there is no session {target!r} that this peer may address")
+        self.requests.call(session, packet, now, addressed)
+
+    def _on_error(self, session: Session, packet: p.Error, now: float) -> None:
+        if packet.ref:
+            self.requests.fail(session, packet, now)
+        else:
+            session.errors += 1
+
+    def _on_ping(self, session: Session, packet: p.Ping, now: float) -> None:
+        session.stats = packet.stats
+        session.outbox.add(encode(p.Pong(packet.number)))
+
+    def _on_goodbye(self, session: Session, packet: p.Goodbye, now: float) -> None:
+        self._remove(session, "goodbye", packet.text or packet.code, now)
+
+    def _on_unknown(self, session: Session, packet: p.Unknown, now: float) -> None:
+        raise BusError("unsupported", f"packet kind {packet.kind} is unknown to protocol version 1")
+
+    def _refuse_packet(self, session: Session, packet: Any, error: BusError) -> None:
+        session.errors += 1
+        ref = packet.ref if isinstance(packet, (p.Subscribe, p.Unsubscribe, p.Serve, p.Withdraw, p.Call)) else 0
+        session.outbox.add(encode(p.Error(ref, error.code, error.text)))
+        if error.code in ("denied", "bad_packet"):
+            self.notices.append(PeerMisbehaved(session.name, session.pid, error.code, error.text))
+
+    def _garbage(self, peer: bytes, session: Session | None, error: BusError) -> None:
+        self._counters["garbage"] += 1
+        if session is None:
+            self._refuse(peer, error)
+            self.notices.append(PeerMisbehaved("", 0, error.code, error.text))
+            return
+        session.errors += 1
+        session.outbox.add(encode(p.Error(0, error.code, error.text)))
+        self.notices.append(PeerMisbehaved(session.name, session.pid, error.code, error.text))
+
+    def _refuse(self, peer: bytes, error: BusError) -> None:
+        self.strays.append((peer, encode_frame(0, [p.Refused(error.code, error.text, error.retry)])))
+
+    def _grant(self, session: Session) -> None:
+        """Give a publisher back the credit of what was routed, in pieces worth a packet."""
+        outbox = session.outbox
+        if outbox.consumed * 4 >= self.limits.event_credit:
+            outbox.allowance += outbox.consumed
+            outbox.add(encode(p.Credit(0, outbox.consumed)))
+            outbox.consumed = 0
+        elif outbox.allowance < -self.limits.frame_bytes - self.limits.event_credit:
+            self.events.slow.append(outbox)
+
+    def _pay(self, publishers: list[Outbox]) -> None:
+        for outbox in dict.fromkeys(publishers):
+            session = self._sessions.get(outbox.peer)
+            if session is not None and session.outbox is outbox:
+                self._grant(session)
+
+    def _end_slow(self, now: float) -> None:
+        slow, self.events.slow = self.events.slow, []
+        for outbox in slow:
+            session = self._sessions.get(outbox.peer)
+            if session is not None and session.outbox is outbox:
+                text = "it does not keep to its credit" if outbox.allowance < 0 else "it does not read its events"
+                self.close(session.number, "slow_consumer", text, now)
+
+    def _ping_silent(self, now: float) -> None:
+        self._next_check = now + self.heartbeat if self._sessions else None
+        for session in self._sessions.values():
+            if not session.identity.local and now - max(session.last_seen, session.pinged) >= self.heartbeat:
+                session.pinged = now
+                session.outbox.add(encode(p.Ping(0)))
+
+    def _remove(self, session: Session, code: str, text: str, now: float) -> None:
+        del self._sessions[session.peer]
+        del self._by_number[session.number]
+        if self._plugins.get((session.name, session.instance)) is session:
+            del self._plugins[session.name, session.instance]
+        paid = self.events.forget(session)
+        self.requests.forget(session, text, now)
+        self._pay(paid)
+        self.notices.append(
+            SessionLost(session.number, session.name, session.role, session.identity.proof, session.pid, code, text)
+        )
+
+
+def _seeded(seed: int) -> Callable[[], int]:
+    """Session numbers that repeat: for tests and simulation; the edge passes in unpredictable ones."""
+    random = Random(seed)
+    return lambda: random.getrandbits(62) + 1
+
+
+def _whole(value: object) -> int:
+    return value if type(value) is int and value > 0 else 0

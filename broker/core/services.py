@@ -1,0 +1,71 @@
+"""The service registry: which instances serve a name, which of them is next, who waits for one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from broker.core.sessions import Instance, Pending
+
+
+class Service:
+    """One service name with its instances and the requests that wait for one."""
+
+    __slots__ = ("instances", "name", "waiting")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.instances: list[Instance] = []
+        self.waiting: dict[int, Pending] = {}  # in order of arrival, by request number
+
+    def choose(self) -> Instance | None:
+        """The instance with the fewest outstanding requests, the least used among equals; None when all are full."""
+        instances = self.instances
+        if len(instances) == 1:
+            only = instances[0]
+            return only if only.outstanding < only.limit else None
+        free = [each for each in instances if each.outstanding < each.limit]
+        return min(free, key=_load) if free else None
+
+
+class Services:
+    """All services by name. A service without instances stays while somebody waits for it."""
+
+    def __init__(self) -> None:
+        self._services: dict[str, Service] = {}
+
+    def get(self, name: str) -> Service | None:
+        """The service of that name, with or without instances."""
+        return self._services.get(name)
+
+    def obtain(self, name: str) -> Service:
+        """The same, made when it is new."""
+        service = self._services.get(name)
+        if service is None:
+            service = self._services[name] = Service(name)
+        return service
+
+    def add(self, name: str, instance: Instance) -> Service:
+        """Put an instance behind a name."""
+        service = self.obtain(name)
+        service.instances.append(instance)
+        return service
+
+    def remove(self, name: str, instance: Instance) -> Service | None:
+        """Take an instance away; returns its service."""
+        instance.withdrawn = True
+        service = self._services.get(name)
+        if service is not None and instance in service.instances:
+            service.instances.remove(instance)
+        return service
+
+    def prune(self, service: Service) -> None:
+        """Forget a service that nobody serves and nobody waits for."""
+        if not service.instances and not service.waiting:
+            self._services.pop(service.name, None)
+
+    def __iter__(self) -> Iterator[Service]:
+        return iter(self._services.values())
+
+
+def _load(instance: Instance) -> tuple[int, int]:
+    return instance.outstanding, instance.served

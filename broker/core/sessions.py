@@ -1,0 +1,105 @@
+"""The records of admitted peers and of the requests between them: who each is, what it asked for, what it is owed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import Raw
+
+from broker.core.flow import Lane, Subscription
+from broker.core.outbox import Outbox
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What the transport, not the peer, says about where a frame came from.
+
+    `pid`, `group` (process group) and `uid` are 0, 0 and -1 when the transport cannot know them; `user` is the name
+    that a CURVE key proved.
+    """
+
+    transport: str
+    pid: int = 0
+    group: int = 0
+    uid: int = -1
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a session is, and how that was proven: `managed`, `key`, `operator`, `curve` or `local`."""
+
+    name: str
+    proof: str
+    operator: bool = False
+
+    @property
+    def local(self) -> bool:
+        """Whether this is the broker itself."""
+        return self.proof == "local"
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """The broker's record of one admitted peer. Mutable, owned by the router, never handed out: see snapshot.py."""
+
+    number: int
+    peer: bytes
+    role: str
+    version: str
+    instance: str
+    nonce: str
+    pid: int
+    language: str
+    sdk: str
+    identity: Identity
+    origin: Origin
+    opened: float
+    outbox: Outbox
+    last_seen: float
+    token: str = ""
+    info: dict[str, Any] = field(default_factory=dict)
+    stats: dict[str, Any] = field(default_factory=dict)
+    declared: tuple[str, ...] = ()
+    subscriptions: dict[int, Subscription] = field(default_factory=dict)
+    lanes: dict[tuple[str, int], Lane] = field(default_factory=dict)
+    instances: dict[str, Instance] = field(default_factory=dict)
+    calls: dict[int, Pending] = field(default_factory=dict)
+    serving: dict[int, Pending] = field(default_factory=dict)
+    published: int = 0
+    errors: int = 0
+    pinged: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The proven name."""
+        return self.identity.name
+
+
+@dataclass(slots=True, eq=False)
+class Instance:
+    """One process that serves one service; `limit` requests at a time at most."""
+
+    session: Session
+    limit: int
+    outstanding: int = 0
+    served: int = 0
+    withdrawn: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """One request that has not ended. `instance` is None while it waits for one."""
+
+    id: int
+    caller: Session
+    ref: int
+    service: str
+    payload: Raw | bytes
+    deadline: float
+    slot: int
+    options: dict[str, Any] | None
+    give_up: float
+    instance: Instance | None = None
+    chunks: int = 0

@@ -1,0 +1,109 @@
+"""Immutable views of the router for whoever looks: status, metrics, tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from broker.core.flow import Subscription
+from broker.core.sessions import Session
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionView:
+    """One subscription in force; `dropped` counts events its overflow policy dropped."""
+
+    id: int
+    pattern: str
+    group: str | None
+    overflow: str
+    waiting: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceView:
+    """One service of one session."""
+
+    name: str
+    outstanding: int
+    served: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """One admitted peer. Times are seconds before the snapshot; sizes are bytes."""
+
+    number: int
+    name: str
+    role: str
+    version: str
+    instance: str
+    proof: str
+    transport: str
+    pid: int
+    language: str
+    sdk: str
+    age: float
+    silent: float
+    subscriptions: tuple[SubscriptionView, ...]
+    services: tuple[ServiceView, ...]
+    published: int
+    errors: int
+    calls: int
+    serving: int
+    pending_bytes: int
+    waiting_bytes: int
+    stats: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The whole router at one moment."""
+
+    sessions: tuple[SessionView, ...]
+    requests: int
+    retained: int
+    counters: dict[str, int]
+
+
+def view_session(session: Session, now: float) -> SessionView:
+    """A frozen copy of what the router knows of a session."""
+    return SessionView(
+        number=session.number,
+        name=session.name,
+        role=session.role,
+        version=session.version,
+        instance=session.instance,
+        proof=session.identity.proof,
+        transport=session.origin.transport,
+        pid=session.pid,
+        language=session.language,
+        sdk=session.sdk,
+        age=now - session.opened,
+        silent=now - session.last_seen,
+        subscriptions=tuple(map(_view_subscription, session.subscriptions.values())),
+        services=tuple(
+            ServiceView(name, each.outstanding, each.served, each.limit) for name, each in session.instances.items()
+        ),
+        published=session.published,
+        errors=session.errors,
+        calls=len(session.calls),
+        serving=len(session.serving),
+        pending_bytes=session.outbox.pending_bytes,
+        waiting_bytes=sum(lane.size for lane in session.lanes.values()),
+        stats=dict(session.stats),
+    )
+
+
+def _view_subscription(subscription: Subscription) -> SubscriptionView:
+    lane = subscription.lane
+    return SubscriptionView(
+        subscription.id,
+        subscription.pattern,
+        subscription.group,
+        lane.policy,
+        len(lane.waiting),
+        subscription.dropped,
+    )
