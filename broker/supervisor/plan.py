@@ -1,0 +1,228 @@
+"""The dependency plan: who starts before whom, and who cannot start at all and why.
+
+Pure: values in, values out. The same plan serves starting (levels in order) and stopping (in reverse).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from graphlib import CycleError, TopologicalSorter
+
+from packaging.version import Version
+
+from broker.supervisor.needs import Need
+
+Graph = dict[str, set[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What the plan must know of one plugin.
+
+    Args:
+        version: None when nobody knows it, as for a process started by hand.
+        origin: where it was found, for texts.
+        requires: plugins that must run before it starts.
+        after: plugins that start before it if they start at all.
+        fault: why its own description cannot be used; empty when it can.
+    """
+
+    name: str
+    version: Version | None = None
+    origin: str = ""
+    requires: tuple[Need, ...] = ()
+    after: tuple[str, ...] = ()
+    conflicts: tuple[Need, ...] = ()
+    enabled: bool = True
+    fault: str = ""
+
+    def __str__(self) -> str:
+        version = f" {self.version}" if self.version else ""
+        return f"{self.name}{version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a plugin cannot start.
+
+    Args:
+        chain: the plugin itself, then what it needs, down to the one at fault.
+        cause: what is wrong with the last of the chain.
+    """
+
+    chain: tuple[str, ...]
+    cause: str
+
+    @property
+    def text(self) -> str:
+        """One sentence with the whole chain."""
+        if len(self.chain) == 1:
+            return self.cause
+        first, second = self.chain[:2]
+        arrows = " → ".join(self.chain)
+        return f"plugin {first!r} needs {second}, which cannot start ({arrows}): {self.cause}"
+
+    def blocks(self, name: str) -> "Problem":
+        """The same trouble as a plugin meets it that needs this one."""
+        return Problem((name, *self.chain), self.cause)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An order for all that can start, and a problem for each that cannot.
+
+    Args:
+        levels: a plugin's hard and soft predecessors all stand in earlier levels.
+        before: predecessors of each plugin in `levels`, hard and soft.
+        requires: the hard ones alone.
+        notes: soft edges that were left out, in words.
+    """
+
+    levels: tuple[tuple[str, ...], ...] = ()
+    problems: Mapping[str, Problem] = field(default_factory=dict)
+    before: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    requires: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def needed_by(self, name: str) -> tuple[str, ...]:
+        """The plugin with everything it requires, directly or not, in start order."""
+        wanted = _reachable(self.requires, name) | {name}
+        return tuple(each for level in self.levels for each in level if each in wanted)
+
+    def needing(self, name: str) -> tuple[str, ...]:
+        """The plugin with everything that requires it, directly or not, in stop order."""
+        found = {name} | {each for each in self.requires if name in _reachable(self.requires, each)}
+        return tuple(each for level in reversed(self.levels) for each in level if each in found)
+
+
+def make_plan(candidates: Iterable[Candidate]) -> Plan:
+    """Plans the start of all enabled candidates; a bad one costs only itself and those that need it.
+
+    Args:
+        candidates: every installed plugin, disabled and faulty ones too; names are unique.
+    """
+    known = {each.name: each for each in sorted(candidates, key=lambda each: each.name)}
+    usable = {name: each for name, each in known.items() if each.enabled and not each.fault}
+    problems = {each.name: Problem((each.name,), each.fault) for each in known.values() if each.fault}
+    for name, each in usable.items():
+        if cause := _own_trouble(each, known):
+            problems[name] = Problem((name,), cause)
+    hard = {name: {need.name for need in each.requires} for name, each in usable.items()}
+    problems |= _cycles(_without(hard, problems))
+    problems |= _blocked(hard, problems)
+    hard = _without(hard, problems)
+    order, notes = _with_soft_edges(hard, usable)
+    return Plan(
+        levels=tuple(_levels(order)),
+        problems=problems,
+        before={name: frozenset(before) for name, before in order.items()},
+        requires={name: frozenset(before) for name, before in hard.items()},
+        notes=tuple(notes),
+    )
+
+
+def _own_trouble(each: Candidate, known: Mapping[str, Candidate]) -> str:
+    found = [_unmet(each, need, known) for need in each.requires]
+    found += [_conflict(each, need, known) for need in each.conflicts if need.name != each.name]
+    return "; ".join(filter(None, found))
+
+
+def _unmet(each: Candidate, need: Need, known: Mapping[str, Candidate]) -> str:
+    other = known.get(need.name)
+    if other is None:
+        return _missing(each, need, known)
+    if not other.enabled:
+        return f"plugin {each.name!r} needs {need} but {other} is disabled: enable it{_place(other)}"
+    if not other.fault and not need.admits(other.version):
+        return f"plugin {each.name!r} needs {need} but {other} is installed{_place(other)}"
+    return ""
+
+
+def _conflict(each: Candidate, need: Need, known: Mapping[str, Candidate]) -> str:
+    other = known.get(need.name)
+    if other is None or not other.enabled or other.fault or not need.admits(other.version):
+        return ""
+    return f"plugin {each.name!r} conflicts with {need} and {other} is enabled{_place(other)}: disable one of them"
+
+
+def _missing(each: Candidate, need: Need, known: Mapping[str, Candidate]) -> str:
+    near = get_close_matches(need.name, set(known) - {each.name}, n=1)
+    way_out = f"did you mean {near[0]!r}?" if near else "install it"
+    return f"plugin {each.name!r} needs {need} but no plugin {need.name!r} is installed; {way_out}"
+
+
+def _place(each: Candidate) -> str:
+    return f" (from {each.origin})" if each.origin else ""
+
+
+def _without(graph: Graph, names: Iterable[str]) -> Graph:
+    gone = set(names)
+    return {name: before - gone for name, before in graph.items() if name not in gone}
+
+
+def _cycles(graph: Graph) -> dict[str, Problem]:
+    found: dict[str, Problem] = {}
+    while cycle := _cycle(_without(graph, found)):
+        for index, name in enumerate(cycle):
+            arrows = " → ".join((*cycle[index:], *cycle[: index + 1]))
+            found[name] = Problem((name,), f"plugin {name!r} needs itself: {arrows}; drop one of these from 'requires'")
+    return found
+
+
+def _cycle(graph: Graph) -> tuple[str, ...]:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        # graphlib puts each before the one that needs it, and the first again at the end.
+        nodes: list[str] = error.args[1]
+        return tuple(reversed(nodes[1:]))
+    return ()
+
+
+def _blocked(hard: Graph, problems: Mapping[str, Problem]) -> dict[str, Problem]:
+    """The problems of those that need a plugin with a problem, nearest first so that chains are short."""
+    found: dict[str, Problem] = {}
+    edge = dict(problems)
+    while edge:
+        nearer: dict[str, Problem] = {}
+        for name, before in hard.items():
+            culprits = sorted(before & edge.keys())
+            if culprits and name not in problems and name not in found:
+                nearer[name] = edge[culprits[0]].blocks(name)
+        found |= nearer
+        edge = nearer
+    return found
+
+
+def _with_soft_edges(hard: Graph, usable: Mapping[str, Candidate]) -> tuple[Graph, list[str]]:
+    order = {name: set(before) for name, before in hard.items()}
+    notes = []
+    for name in order:
+        for other in usable[name].after:
+            if other not in order or other in order[name]:
+                continue
+            if other == name or name in _reachable(order, other):
+                notes.append(f"plugin {name!r} asks to start after {other}, which itself starts after it: ignored")
+            else:
+                order[name].add(other)
+    return order, notes
+
+
+def _reachable(graph: Mapping[str, Iterable[str]], start: str) -> set[str]:
+    seen: set[str] = set()
+    open_ends = [start]
+    while open_ends:
+        for name in graph.get(open_ends.pop(), ()):
+            if name not in seen:
+                seen.add(name)
+                open_ends.append(name)
+    return seen
+
+
+def _levels(order: Graph) -> Iterator[tuple[str, ...]]:
+    sorter = TopologicalSorter(order)
+    sorter.prepare()
+    while sorter.is_active():
+        ready = tuple(sorted(sorter.get_ready()))
+        yield ready
+        sorter.done(*ready)
