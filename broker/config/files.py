@@ -55,9 +55,7 @@ def read(path: Path) -> Document:
     except OSError as error:
         raise _unusable(path, f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise _unusable(
-            path, f"is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}"
-        ) from None
+        raise _unusable(path, f"is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from None
 
 
 def _unusable(path: Path, text: str, line: int | None = None) -> ConfigError:
@@ -97,7 +95,7 @@ def _parse_yaml(path: Path, text: str) -> Document:
         raise _unusable(path, f"is not YAML: {error.problem}", line) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise _unusable(path, f"is not YAML: {error}") from None
-    if root is None:
+    if root is None or data is None:
         return Document(path)
     if not isinstance(root, yaml.MappingNode):
         raise _unusable(path, f"must hold sections of settings, not {data!r}", root.start_mark.line + 1)

@@ -70,9 +70,7 @@ class Config:
         return Setting(name, _shown(value), origin.source, origin.line)
 
 
-def load(
-    home: Path, file: Path | None, environ: Mapping[str, str], options: Mapping[str, str] | None = None
-) -> Config:
+def load(home: Path, file: Path | None, environ: Mapping[str, str], options: Mapping[str, str] | None = None) -> Config:
     """Builds the configuration of the broker that lives in `home`.
 
     Args:
@@ -150,11 +148,13 @@ def _document(home: Path, file: Path | None) -> tuple[files.Document | None, lis
 
 
 def _merge(table: dict[str, Any], content: Mapping[str, Any]) -> None:
+    """Lays content over the table. A section with nothing in it, null in YAML, changes nothing."""
     for name, value in content.items():
-        if not isinstance(value, dict):
-            table[name] = value
-        elif isinstance(inner := table.setdefault(name, {}), dict):
+        inner = table.get(name)
+        if isinstance(value, dict) and isinstance(inner, dict):
             _merge(inner, value)
+        elif value is not None or not isinstance(inner, dict):
+            table[name] = value
 
 
 def _names(content: Mapping[str, Any], prefix: str = "", depth: int = files.DEPTH) -> Iterator[str]:

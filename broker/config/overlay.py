@@ -9,9 +9,7 @@ from broker.config.schema import Sections, settings
 PREFIX = "BROKER_"
 
 # Read by the broker's clients and set for its plugins: they share the prefix and are no settings.
-NOT_SETTINGS = frozenset(
-    PREFIX + name for name in ("HOME", "ENDPOINT", "TOKEN", "PLUGIN", "DATA_DIR", "GENERATION")
-)
+NOT_SETTINGS = frozenset(PREFIX + name for name in ("HOME", "ENDPOINT", "TOKEN", "PLUGIN", "DATA_DIR", "GENERATION"))
 
 _KINDS = {name: field.annotation for name, field in settings()}
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -40,9 +38,7 @@ def overrides(environ: Mapping[str, str], options: Mapping[str, str]) -> tuple[l
     found: list[Override] = []
     problems = list(_strangers(environ))
     texts = [
-        (name, environ[variable(name)], f"environment {variable(name)}")
-        for name in _KINDS
-        if variable(name) in environ
+        (name, environ[variable(name)], f"environment {variable(name)}") for name in _KINDS if variable(name) in environ
     ]
     for name, text, source in [*texts, *((name, text, "command line") for name, text in options.items())]:
         try:

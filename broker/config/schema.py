@@ -90,7 +90,7 @@ class ShutdownSection(Section):
     timeout_secs: Annotated[Secs, Field(ge=0.1, le=3600)] = 30.0
     force_quit: bool = True
     force_delay_secs: Annotated[Secs, Field(ge=0.1, le=3600)] = 10.0
-    watchdog: WatchdogSection = WatchdogSection()
+    watchdog: WatchdogSection
 
 
 class Sections(Section):
@@ -100,7 +100,7 @@ class Sections(Section):
     bus: BusSection
     plugin_manager: PluginManagerSection
     database: DatabaseSection
-    shutdown: ShutdownSection = ShutdownSection()
+    shutdown: ShutdownSection
 
 
 def defaults(home: Path) -> dict[str, dict[str, Any]]:
@@ -114,7 +114,7 @@ def defaults(home: Path) -> dict[str, dict[str, Any]]:
             "data_dir": home / "data",
         },
         "database": {"url": DatabaseUrl(f"sqlite:///{home / 'broker.db'}")},
-        "shutdown": {},
+        "shutdown": {"watchdog": {}},
     }
 
 
