@@ -22,16 +22,24 @@ class Child:
     """One process, its standard output read by the line, its standard error kept for the case of failure."""
 
     def __init__(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        talks: bool = True,
     ) -> None:
-        """Start `command` as `name` (for error texts), with `environment` on top of the clean one."""
+        """Start `command` as `name` (for error texts), with `environment` on top of the clean one.
+
+        Of a process that does not talk by our rules, what it prints is kept with its errors.
+        """
         self.name = name
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
         self._lines = b""
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.PIPE if talks else self._errors,
             stderr=self._errors,
             cwd=ROOT,
             env={**_clean_environment(), **(environment or {})},
@@ -75,8 +83,6 @@ class Child:
 
     def close(self, timeout: float = 5.0) -> int:
         """Ask the process to end, kill it after `timeout` seconds, and return its exit status."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         if self._process.poll() is None:
             self._process.terminate()
         try:
@@ -85,16 +91,15 @@ class Child:
             self._process.kill()
         status = self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._errors):
-            pipe.close()
+            if pipe is not None:
+                pipe.close()
         return status
 
     def failure(self, what: str) -> BenchmarkError:
         """Make the error that says `what` happened to this process and what it wrote last."""
         self._errors.seek(0)
         tail = self._errors.read()[-_TAIL_BYTES:].decode(errors="replace").strip()
-        return BenchmarkError(
-            f"{self.name} {what}" + (f"; it wrote:\n{tail}" if tail else " and wrote nothing")
-        )
+        return BenchmarkError(f"{self.name} {what}" + (f"; it wrote:\n{tail}" if tail else " and wrote nothing"))
 
     def _read(self, deadline: float, timeout: float) -> bytes:
         assert self._process.stdout is not None

@@ -15,13 +15,14 @@ _READY_SECS = 30.0
 # An endpoint gives up by itself after PATIENCE_SECS of silence and then says what is missing: let it speak.
 _REPORT_SECS = 60.0 + PATIENCE_SECS
 
+# By unit.
 Values = Mapping[str, float]
 
 
 def measure_events(system: System, scenario: Events, size: Size) -> Values:
     """Measure throughput from the first delivery to the last, in the receivers' clocks.
 
-    Returns `events per second` (published) and `deliveries per second` (to all subscribers together).
+    Returns `events/s` (published) and, for more than one subscriber, `deliveries/s` (to all of them together).
     Raises BenchmarkError when any event was lost, doubled or reordered at any subscriber.
     """
     with ExitStack() as stack:
@@ -38,17 +39,16 @@ def measure_events(system: System, scenario: Events, size: Size) -> Values:
         reports = _reports(subscribers)
         _reports(publishers)
     seconds = _seconds(reports)
-    events = scenario.publishers * size.count
-    return {
-        "events per second": events / seconds,
-        "deliveries per second": events * scenario.subscribers / seconds,
-    }
+    events = scenario.publishers * size.count / seconds
+    if scenario.subscribers == 1:
+        return {"events/s": events}
+    return {"deliveries/s": events * scenario.subscribers, "events/s": events}
 
 
 def measure_requests(system: System, scenario: Requests, size: Size) -> Values:
     """Measure calls of one caller process to one server process.
 
-    Returns `p50 µs` and `p99 µs` of single calls for one in flight, `calls per second` for more.
+    Returns `µs p50` and `µs p99` of single calls for one in flight, `calls/s` for more.
     Raises BenchmarkError when an answer belongs to another call or a request did not run exactly once.
     """
     with ExitStack() as stack:
@@ -60,10 +60,10 @@ def measure_requests(system: System, scenario: Requests, size: Size) -> Values:
         report, _ = _reports([caller, server])
     if scenario.in_flight == 1:
         return {
-            "p50 µs": percentile(report.latencies_ns, 0.50) / 1000,
-            "p99 µs": percentile(report.latencies_ns, 0.99) / 1000,
+            "µs p50": percentile(report.latencies_ns, 0.50) / 1000,
+            "µs p99": percentile(report.latencies_ns, 0.99) / 1000,
         }
-    return {"calls per second": size.count / _seconds([report])}
+    return {"calls/s": size.count / _seconds([report])}
 
 
 def _task(system: System, role: str, size: Size, **more: int) -> Task:

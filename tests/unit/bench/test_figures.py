@@ -18,9 +18,7 @@ def test_a_figure_of_no_rounds_is_refused() -> None:
         Figure.over([])
 
 
-@pytest.mark.parametrize(
-    ("share", "value"), [(0.0, 1), (0.01, 1), (0.5, 50), (0.505, 51), (0.99, 99), (1.0, 100)]
-)
+@pytest.mark.parametrize(("share", "value"), [(0.0, 1), (0.01, 1), (0.5, 50), (0.505, 51), (0.99, 99), (1.0, 100)])
 def test_a_percentile_is_the_nearest_rank(share: float, value: int) -> None:
     assert percentile(list(range(100, 0, -1)), share) == value
 

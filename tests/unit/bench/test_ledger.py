@@ -75,9 +75,7 @@ def test_one_publisher_cannot_stand_in_for_another() -> None:
 
 def test_ready_is_said_once_when_every_publisher_was_heard() -> None:
     calls: list[str] = []
-    ledger = Ledger(
-        2, 1, on_ready=lambda: calls.append("ready"), on_complete=lambda: calls.append("complete")
-    )
+    ledger = Ledger(2, 1, on_ready=lambda: calls.append("ready"), on_complete=lambda: calls.append("complete"))
     ledger.take(0, PROBE)
     ledger.take(0, PROBE)
     assert calls == []

