@@ -9,7 +9,6 @@ from typing import Any
 from msgspec import Raw
 
 from broker.core.flow import BLOCK, DISCONNECT, POLICIES, Debt, Lane, Subscription, Target
-from broker.core.outbox import Outbox
 from broker.core.retained import Retained
 from broker.core.sessions import Session
 from broker.core.subjects import SubjectTree
@@ -17,6 +16,7 @@ from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import encode, event_head
 from plugin_sdk.wire.errors import BusError
 from plugin_sdk.wire.limits import EVENT_OVERHEAD, FRAME_TARGET, Limits
+from plugin_sdk.wire.outbox import Outbox
 from plugin_sdk.wire.subjects import check_name, check_pattern, check_subject, is_reserved
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from msgspec import Raw
 
-from broker.core.outbox import Outbox
+from plugin_sdk.wire.outbox import Outbox
 
 BLOCK, DROP_OLDEST, DROP_NEWEST, DISCONNECT = "block", "drop_oldest", "drop_newest", "disconnect"
 POLICIES = (BLOCK, DROP_OLDEST, DROP_NEWEST, DISCONNECT)

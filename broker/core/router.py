@@ -15,7 +15,6 @@ from msgspec import Struct
 from broker.core.admission import Admission, Refusal
 from broker.core.events import Events
 from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened
-from broker.core.outbox import Outbox
 from broker.core.requests import Requests
 from broker.core.sessions import Identity, Origin, Session
 from broker.core.snapshot import Snapshot, view_session
@@ -23,6 +22,7 @@ from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import decode_frame, encode, encode_frame
 from plugin_sdk.wire.errors import BusError, RemoteProtocolError
 from plugin_sdk.wire.limits import DEFAULT_LIMITS, Limits
+from plugin_sdk.wire.outbox import Outbox
 
 _STRANGER = Origin("unknown")
 

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Raw
 
 from broker.core.flow import Lane, Subscription
-from broker.core.outbox import Outbox
+from plugin_sdk.wire.outbox import Outbox
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the broker has to say to one peer, gathered until the edge takes it as frames."""
+"""What one side has to say to the other, gathered until the transport takes it as frames."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from plugin_sdk.wire.limits import FRAME_TARGET
 
 
 class Outbox:
-    """Packets for one peer in order, with the credit for events of both directions.
+    """Packets for one receiver in order, with the credit for events of both directions.
 
     `credit` is what the peer still takes, `allowance` what it may still publish, `consumed` what it has published and
     may have back; all in bytes.
 
-    The event path of `broker.core.events` writes to the fields directly: one event for a hundred subscribers must
+    The event path of `broker.core.events` and the publisher of the SDK write to the fields directly: one event for a hundred subscribers must
     not cost a hundred method calls.
     """
 

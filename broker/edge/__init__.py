@@ -1,0 +1,1 @@
+"""The edge: the only place of the broker that knows ZeroMQ."""

@@ -1,0 +1,299 @@
+"""The ROUTER socket and the event loop around the core: it moves bytes and decides nothing.
+
+One asyncio loop owns the socket and the router. Frames are drained in bounded batches, then every outbox is flushed
+once: that is one turn, and the reason why a busy bus costs few system calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import zmq
+
+from broker.core.notices import Notice
+from broker.core.router import Router
+from broker.core.sessions import Origin
+from broker.edge.zap import DOMAIN, KeyGate
+from plugin_sdk.wire.outbox import Outbox
+
+BATCH = 256  # frames drained before anything is flushed
+RETRY_SECS = 0.05  # a safety net: the edge-triggered descriptor should have told us earlier
+LINGER_MS = 1000
+
+# ROUTER addresses have at most 255 bytes, so no remote peer can ever be taken for one inside the process.
+_LOCAL = b"in this process ".ljust(256, b".")
+
+
+@dataclass(frozen=True, slots=True)
+class CurveServer:
+    """The broker's own CURVE key pair, Z85."""
+
+    public: bytes
+    secret: bytes
+
+
+class LocalPort:
+    """The end of a peer that lives in the broker's own process."""
+
+    def __init__(self, edge: Edge, peer: bytes, on_frame: Callable[[bytes], None]) -> None:
+        self._edge = edge
+        self.peer = peer
+        self.on_frame = on_frame
+
+    def send(self, frame: bytes) -> None:
+        """Hand a frame to the router; it is routed in the next turn."""
+        self._edge.receive_local(self.peer, frame)
+
+
+class Edge:
+    """The transport of one router.
+
+    Args:
+        router: the core, owned by this edge from now on.
+        on_notices: told what happened beside traffic, at the end of a turn.
+        clock: seconds of a monotonic clock.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        on_notices: Callable[[list[Notice]], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.router = router
+        self._on_notices = on_notices
+        self._clock = clock
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._make_socket()
+        self._gate: KeyGate | None = None
+        self._locals: dict[bytes, LocalPort] = {}
+        self._inbox: list[tuple[bytes, bytes]] = []
+        self._blocked: dict[bytes, Outbox] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._turn_planned = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.turns = 0
+
+    def bind_ipc(self, endpoint: str) -> None:
+        """Listen on a local socket. Before bind_tcp: its security options would otherwise apply here too."""
+        self._socket.bind(endpoint)
+
+    def bind_tcp(self, endpoint: str, keys: CurveServer, clients: dict[str, str]) -> str:
+        """Listen on TCP for peers with one of the keys in `clients` (Z85 public key to name).
+
+        Returns:
+            The endpoint with the port that was bound.
+
+        Raises:
+            zmq.ZMQError: the address is in use or not ours.
+        """
+        self._gate = KeyGate(self._context, clients)
+        self._gate.start()
+        socket = self._socket
+        socket.curve_server = True
+        socket.curve_secretkey, socket.curve_publickey = keys.secret, keys.public
+        socket.zap_domain = DOMAIN.encode()
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        # Only TCP can be half open; ipc learns of a dead peer from the kernel.
+        socket.setsockopt(zmq.HEARTBEAT_IVL, 5_000)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 15_000)
+        socket.bind(endpoint)
+        return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def set_tcp_clients(self, clients: dict[str, str]) -> None:
+        """Replace the public keys that may connect over TCP."""
+        if self._gate is not None:
+            self._gate.set_keys(clients)
+
+    def start(self) -> None:
+        """Serve from the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket.fileno(), self._turn)
+        self._plan_turn()
+
+    def attach(self, name: str, on_frame: Callable[[bytes], None]) -> LocalPort:
+        """Add a peer of this process; it registers as every other peer does."""
+        peer = _LOCAL + name.encode()
+        port = self._locals[peer] = LocalPort(self, peer, on_frame)
+        return port
+
+    def receive_local(self, peer: bytes, frame: bytes) -> None:
+        """Take a frame from a peer of this process."""
+        self._inbox.append((peer, frame))
+        self._plan_turn()
+
+    def wake(self) -> None:
+        """Flush soon: somebody used the router from outside a turn."""
+        self._plan_turn()
+
+    async def close(self) -> None:
+        """Flush what can be flushed, then close the socket with linger."""
+        if self._loop is None:
+            return
+        self._turn()
+        self._loop.remove_reader(self._socket.fileno())
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._gate is not None:
+            self._gate.close()
+        self._loop = None
+        self._socket.close(linger=LINGER_MS)
+        await asyncio.to_thread(self._context.term)
+
+    def _make_socket(self) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.ROUTER)
+        socket.linger = LINGER_MS
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        # Twice the limit: a frame somewhat too large still gets an answer, a huge one ends the connection.
+        socket.setsockopt(zmq.MAXMSGSIZE, 2 * self.router.limits.frame_bytes)
+        socket.setsockopt(zmq.BACKLOG, 1024)
+        return socket
+
+    def _plan_turn(self) -> None:
+        if not self._turn_planned and self._loop is not None:
+            self._turn_planned = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Drain a batch, act on time, flush. Never re-entered: callbacks of local peers only add to the inbox."""
+        self._turn_planned = False
+        if self._loop is None:
+            return
+        self.turns += 1
+        router, now = self.router, self._clock()
+        for peer, frame in self._take_inbox():
+            router.receive(peer, frame, now, Origin("local"))
+        more = self._drain(now)
+        router.tick(now)
+        self._flush(now)
+        if router.notices:
+            notices, router.notices = router.notices, []
+            self._on_notices(notices)
+        # Sending may have consumed the edge of the descriptor, so look again.
+        if more or self._inbox or router.dirty or int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self._plan_turn()
+        self._plan_timer(now)
+
+    def _take_inbox(self) -> list[tuple[bytes, bytes]]:
+        taken, self._inbox = self._inbox, []
+        return taken
+
+    def _drain(self, now: float) -> bool:
+        """Receive a batch; returns whether there may be more."""
+        recv, router = self._socket.recv, self.router
+        try:
+            for _ in range(BATCH):
+                peer = recv(zmq.NOBLOCK)
+                if router.knows(peer):
+                    frame = recv(zmq.NOBLOCK)
+                    origin = None
+                else:
+                    part = recv(zmq.NOBLOCK, copy=False)
+                    frame, origin = part.bytes, _origin(part)
+                if self._socket.getsockopt(zmq.RCVMORE):
+                    frame = self._skip_rest()
+                if origin is None:
+                    router.receive(peer, frame, now)
+                else:
+                    router.receive(peer, frame, now, origin)
+        except zmq.Again:
+            return False
+        return True
+
+    def _skip_rest(self) -> bytes:
+        """A message of several ZeroMQ frames is garbage; an empty frame makes the core say so."""
+        while self._socket.getsockopt(zmq.RCVMORE):
+            self._socket.recv(zmq.NOBLOCK)
+        return b""
+
+    def _flush(self, now: float) -> None:
+        router = self.router
+        if self._blocked:
+            blocked, self._blocked = self._blocked, {}
+            for outbox in blocked.values():
+                self._flush_one(outbox, now)
+        while router.dirty:
+            dirty = router.dirty[:]
+            router.dirty.clear()
+            for outbox in dirty:
+                outbox.listed = False
+                if outbox.peer not in self._blocked:
+                    self._flush_one(outbox, now)
+        strays, router.strays = router.strays, []
+        for peer, frame in strays:
+            self._send(peer, frame)
+
+    def _flush_one(self, outbox: Outbox, now: float) -> None:
+        while (frame := outbox.take()) is not None:
+            sent = self._send(outbox.peer, frame)
+            if sent is None:
+                self.router.peer_lost(outbox.peer, now)
+                return
+            if not sent:
+                outbox.put_back(frame)
+                self._block(outbox, now)
+                return
+
+    def _block(self, outbox: Outbox, now: float) -> None:
+        if outbox.pending_bytes > self.router.limits.outbox_bytes:
+            self.router.peer_lost(outbox.peer, now, "it does not read what is sent to it")
+        else:
+            self._blocked[outbox.peer] = outbox
+
+    def _send(self, peer: bytes, frame: bytes) -> bool | None:
+        """True when it was taken, False when the peer's queue is full, None when the peer is gone."""
+        port = self._locals.get(peer)
+        if port is not None:
+            port.on_frame(frame)
+            return True
+        try:
+            self._socket.send(peer, zmq.SNDMORE | zmq.NOBLOCK)
+            self._socket.send(frame, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            return None
+        return True
+
+    def _plan_timer(self, now: float) -> None:
+        due = self.router.next_deadline()
+        if self._blocked:
+            due = now + RETRY_SECS if due is None else min(due, now + RETRY_SECS)
+        if due is None or self._loop is None:
+            return
+        when = self._loop.time() + max(0.0, due - now)
+        timer = self._timer
+        if timer is None or timer.cancelled() or timer.when() > when or timer.when() <= self._loop.time():
+            if timer is not None:
+                timer.cancel()
+            self._timer = self._loop.call_at(when, self._turn)
+
+
+def _origin(part: zmq.Frame) -> Origin:
+    """Who is at the other end, by what libzmq knows: for ipc `localhost:uid:gid:pid` from SO_PEERCRED."""
+    user = _metadata(part, "User-Id")
+    fields = _metadata(part, "Peer-Address").split(":")
+    if len(fields) == 4 and all(field.isdigit() for field in fields[1:]):
+        uid, pid = int(fields[1]), int(fields[3])
+        return Origin("ipc", pid=pid, group=_group(pid), uid=uid)
+    return Origin("tcp", user=user)
+
+
+def _metadata(part: zmq.Frame, name: str) -> str:
+    try:
+        return str(part.get(name))
+    except zmq.ZMQError:
+        return ""
+
+
+def _group(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return 0
