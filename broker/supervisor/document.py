@@ -1,0 +1,101 @@
+"""Reads a YAML file of a plugin and remembers the line of everything in it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# No description of a plugin comes near; a bigger file is a mistake and would only cost memory.
+MAX_BYTES = 1 << 20
+
+# An alias may point at its own ancestor, so somewhere the walk must end.
+_DEPTH = 12
+
+Place = tuple[str | int, ...]
+
+# The C parser is ten times as fast, but PyYAML can be built without it.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class BadDocument(Exception):
+    """A file that cannot be used; its text names the file, the line where one is known, and the way out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a file says. `lines` holds the line of each key and list item by its place, counted from 1."""
+
+    path: Path
+    data: dict[str, Any] = field(default_factory=dict)
+    lines: dict[Place, int] = field(default_factory=dict)
+
+    def at(self, place: Place) -> str:
+        """The file, with the line of the place or of the nearest thing around it."""
+        while place and place not in self.lines:
+            place = place[:-1]
+        return f"{self.path}:{self.lines[place]}" if place else str(self.path)
+
+
+def read_document(path: Path) -> Document:
+    """Reads a file that holds a mapping, or nothing.
+
+    Raises:
+        BadDocument: it cannot be read, is too large, or is not a YAML mapping.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise BadDocument(f"{path}: cannot be read: {error.strerror}") from None
+    if len(content) > MAX_BYTES:
+        raise BadDocument(f"{path}: is larger than {MAX_BYTES} bytes; keep data in files of the plugin's own")
+    root, data = _parse(path, content)
+    if root is None:
+        return Document(path)
+    if not isinstance(root, yaml.MappingNode) or not all(isinstance(key, str) for key in data):
+        raise BadDocument(f"{path}:{root.start_mark.line + 1}: expects lines of the form 'name: value'")
+    return Document(path, data, _lines(path, root))
+
+
+def _parse(path: Path, content: bytes) -> tuple[yaml.Node | None, Any]:
+    try:
+        loader = _Loader(content)
+        try:
+            root = loader.get_single_node()
+            return root, loader.construct_document(root) if root else None
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise BadDocument(f"{path}{line}: is not YAML: {error.problem}") from None
+    # PyYAML trips over values that do not fit their explicit tag: IndexError of `!!float`, KeyError of `!!bool x` …
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise BadDocument(f"{path}: is not YAML: {reason}") from None
+
+
+def _lines(path: Path, root: yaml.MappingNode) -> dict[Place, int]:
+    """PyYAML takes the last of two equal keys without a word, so they are refused here."""
+    lines: dict[Place, int] = {}
+    for place, line in _walk(root, (), _DEPTH):
+        if place in lines:
+            name = ".".join(map(str, place))
+            raise BadDocument(f"{path}:{line}: {name}: is set twice, first in line {lines[place]}; keep one")
+        lines[place] = line
+    return lines
+
+
+def _walk(node: yaml.Node, around: Place, depth: int) -> Iterator[tuple[Place, int]]:
+    if depth == 0:
+        return
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            place = (*around, str(key.value))
+            yield place, key.start_mark.line + 1
+            yield from _walk(value, place, depth - 1)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield (*around, index), value.start_mark.line + 1
+            yield from _walk(value, (*around, index), depth - 1)
