@@ -1,0 +1,72 @@
+"""The tables as the code expects them; `migrations/` brings a database there (a test compares the two)."""
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.mysql import DATETIME
+
+from broker.store.writes import ID_CHARS, LINE_BYTES, WORD_BYTES
+
+# The default collation of MariaDB takes "Hello" and "hello" for the same plugin; SQLite does not.
+_TABLE_OPTIONS: dict[str, Any] = {
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+    "mariadb_charset": "utf8mb4",
+    "mariadb_collate": "utf8mb4_bin",
+}
+# A plain DATETIME of MariaDB rounds to whole seconds.
+_Moment = DateTime().with_variant(DATETIME(fsp=6), "mysql", "mariadb")
+# Only a column declared INTEGER numbers its rows by itself in SQLite.
+_RowNumber = BigInteger().with_variant(Integer(), "sqlite")
+
+metadata = MetaData()
+
+plugins = Table(
+    "t_plugin",
+    metadata,
+    Column("node", String(ID_CHARS), primary_key=True),
+    Column("plugin_id", String(ID_CHARS), primary_key=True),
+    Column("name", String(LINE_BYTES), nullable=False),
+    Column("version", String(WORD_BYTES), nullable=False, server_default=""),
+    Column("description", Text, nullable=False),
+    Column("enabled", Boolean, nullable=False, server_default=text("1")),
+    Column("desired_state", String(WORD_BYTES), nullable=False, server_default=""),
+    Column("register_status", Integer, nullable=False, server_default=text("0")),
+    Column("register_error", Text, nullable=True),
+    Column("restarts", Integer, nullable=False, server_default=text("0")),
+    Column("last_exit", Text, nullable=True),
+    Column("created_at", _Moment, nullable=False),
+    Column("updated_at", _Moment, nullable=False),
+    Index("idx_register_status", "register_status"),
+    **_TABLE_OPTIONS,
+)
+
+audit = Table(
+    "t_audit",
+    metadata,
+    Column("id", _RowNumber, primary_key=True, autoincrement=True),
+    Column("entry", String(32), nullable=False),
+    Column("node", String(ID_CHARS), nullable=False),
+    Column("happened_at", _Moment, nullable=False),
+    Column("actor", String(LINE_BYTES), nullable=False),
+    Column("action", String(LINE_BYTES), nullable=False),
+    Column("target", String(LINE_BYTES), nullable=False),
+    Column("result", String(LINE_BYTES), nullable=False),
+    Column("detail", Text, nullable=False),
+    UniqueConstraint("entry", name="uq_audit_entry"),
+    Index("idx_audit_target", "target"),
+    **_TABLE_OPTIONS,
+)

@@ -1,0 +1,85 @@
+"""The SQL of each kind of write, and the queries of the repositories."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, Insert, Row, Table, Update, select, update
+from sqlalchemy.dialects import mysql, sqlite
+
+from broker.store.records import AuditRecord, PluginRecord, RegisterStatus
+from broker.store.schema import audit, plugins
+from broker.store.writes import Kind
+
+_SETS = {
+    Kind.DESCRIBED: ("name", "version", "description", "enabled", "desired_state", "updated_at"),
+    Kind.STATUS: ("register_status", "register_error", "updated_at"),
+    Kind.EXIT: ("last_exit", "restarts", "updated_at"),
+}
+
+
+def writing(dialect: str) -> Mapping[Kind, Insert]:
+    """Return the statement of each kind of write for `dialect`; running one again changes nothing."""
+    upsert = _sqlite_upsert if dialect == "sqlite" else _mysql_upsert
+    statements: dict[Kind, Insert] = {kind: upsert(plugins, columns) for kind, columns in _SETS.items()}
+    # Setting a unique column to itself is the portable way to do nothing: INSERT IGNORE would hide other errors.
+    statements[Kind.AUDIT] = upsert(audit, ("entry",))
+    return statements
+
+
+def forget_registrations(node: str, now: datetime) -> Update:
+    """Set the plugins of `node` that claim to be registering or registered to unregistered."""
+    claimed = plugins.c.register_status.in_((RegisterStatus.REGISTERING, RegisterStatus.REGISTERED))
+    reset = update(plugins).where(plugins.c.node == node, claimed)
+    return reset.values(register_status=RegisterStatus.UNREGISTERED, updated_at=now)
+
+
+def all_plugins(connection: Connection, node: str) -> Sequence[PluginRecord]:
+    """Return the plugins of `node` in the order of their ids."""
+    query = select(plugins).where(plugins.c.node == node).order_by(plugins.c.plugin_id)
+    return [_plugin(row) for row in connection.execute(query)]
+
+
+def one_plugin(connection: Connection, node: str, plugin_id: str) -> PluginRecord | None:
+    """Return the plugin with this id of `node`, if the database knows it."""
+    query = select(plugins).where(plugins.c.node == node, plugins.c.plugin_id == plugin_id)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _plugin(row)
+
+
+def newest_audits(connection: Connection, node: str, limit: int, target: str | None) -> Sequence[AuditRecord]:
+    """Return the newest `limit` audit entries of `node`, about `target` if given, newest first."""
+    query = select(audit).where(audit.c.node == node).order_by(audit.c.id.desc()).limit(limit)
+    if target is not None:
+        query = query.where(audit.c.target == target)
+    return [_audit(row) for row in connection.execute(query)]
+
+
+def _sqlite_upsert(table: Table, columns: Sequence[str]) -> Insert:
+    statement = sqlite.insert(table)
+    unique = ["entry"] if table is audit else ["node", "plugin_id"]
+    return statement.on_conflict_do_update(unique, set_={name: statement.excluded[name] for name in columns})
+
+
+def _mysql_upsert(table: Table, columns: Sequence[str]) -> Insert:
+    statement = mysql.insert(table)
+    return statement.on_duplicate_key_update({name: statement.inserted[name] for name in columns})
+
+
+def _plugin(row: Row[tuple[object, ...]]) -> PluginRecord:
+    values = {name: value for name, value in row._mapping.items() if name != "node"}
+    values["register_status"] = RegisterStatus(values["register_status"])
+    values["created_at"] = values["created_at"].replace(tzinfo=UTC)
+    values["updated_at"] = values["updated_at"].replace(tzinfo=UTC)
+    return PluginRecord(**values)
+
+
+def _audit(row: Row[tuple[object, ...]]) -> AuditRecord:
+    values = row._mapping
+    return AuditRecord(
+        happened_at=values["happened_at"].replace(tzinfo=UTC),
+        actor=values["actor"],
+        action=values["action"],
+        target=values["target"],
+        result=values["result"],
+        detail=values["detail"],
+    )
