@@ -6,25 +6,43 @@ Elements after the last known one are ignored on receipt, so that later versions
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta, Raw, Struct
 
 from plugin_sdk.wire.limits import (
     DEFAULT_LIMITS,
     MAX_INFO_ITEMS,
+    MAX_INFO_NESTING,
     MAX_NAME_BYTES,
     MAX_SUBJECT_BYTES,
     MAX_TEXT_BYTES,
     MAX_TOKEN_BYTES,
 )
 
+
+def _plain(nesting: int) -> Any:
+    """The type of nil, booleans, numbers, strings, and arrays and string maps of them, nested so deep at most.
+
+    Nesting without a bound would be decoded at one depth of the stack and overflow it where it is encoded again.
+    """
+    scalar = bool | int | float | str | None
+    plain: Any = scalar
+    for _ in range(nesting):
+        plain = scalar | list[plain] | dict[str, plain]
+    return plain
+
+
+if TYPE_CHECKING:
+    Plain = Any
+else:
+    Plain = _plain(MAX_INFO_NESTING)
 Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Name = Annotated[str, Meta(max_length=MAX_NAME_BYTES)]
 Subject = Annotated[str, Meta(max_length=MAX_SUBJECT_BYTES)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT_BYTES)]
 Token = Annotated[str, Meta(max_length=MAX_TOKEN_BYTES)]
-Info = Annotated[dict[str, Any], Meta(max_length=MAX_INFO_ITEMS)]
+Info = Annotated[dict[str, Plain], Meta(max_length=MAX_INFO_ITEMS)]
 Versions = Annotated[list[Number], Meta(max_length=16)]
 Services = Annotated[list[Subject], Meta(max_length=DEFAULT_LIMITS.services)]
 SubscriptionIds = Annotated[list[Number], Meta(max_length=DEFAULT_LIMITS.subscriptions)]
@@ -187,7 +205,7 @@ class Error(Struct, array_like=True, tag=26, gc=False):
     ref: Number
     code: Name
     text: Text
-    details: Any = None
+    details: Plain = None
 
 
 class Cancel(Struct, array_like=True, tag=27, frozen=True):
