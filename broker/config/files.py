@@ -16,6 +16,9 @@ NAMES = ("broker.toml", "broker.yaml", "broker.yml")
 # No setting is nested deeper; a YAML alias may point at its own ancestor, so somewhere the walk must end.
 DEPTH = 3
 
+# PyYAML lets these through when an explicit tag does not fit its text, as in `!!int ""` or `!!bool maybe`.
+_FOREIGN = (ValueError, LookupError, AttributeError, TypeError, RecursionError)
+
 _TOML_HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
 _TOML_KEY = re.compile(r"\s*([A-Za-z0-9_.\"' -]+?)\s*=")
 
@@ -93,7 +96,7 @@ def _parse_yaml(path: Path, text: str) -> Document:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise _unusable(path, f"is not YAML: {error.problem}", line) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, *_FOREIGN) as error:
         raise _unusable(path, f"is not YAML: {error}") from None
     if root is None or data is None:
         return Document(path)

@@ -77,13 +77,35 @@ def test_the_line_of_a_setting_is_found_however_it_is_written(tmp_path: Path, na
     assert refusal(tmp_path) == f"{tmp_path}/{name}:{line}: shutdown.timeout_secs: must be at least 0.1, got 0"
 
 
+@pytest.mark.parametrize("value", ["!!int ''", "!!float ''", "!!bool maybe", "!!timestamp soon", "[" * 5000])
+def test_a_yaml_value_that_breaks_the_parser_is_a_problem_like_any_other(tmp_path: Path, value: str) -> None:
+    (tmp_path / "broker.yaml").write_text(f"bus: {value}\n")
+    assert "is not YAML" in refusal(tmp_path)
+
+
 def test_a_yaml_alias_to_its_own_ancestor_ends_in_a_problem_and_not_in_a_hang(tmp_path: Path) -> None:
     (tmp_path / "broker.yaml").write_text("bus: &b\n  inner: *b\n")
     assert "bus.inner: unknown setting" in refusal(tmp_path)
 
 
 PIECES = st.sampled_from(
-    ["[shutdown]", "shutdown:", "timeout_secs", "bus", "2024-13-45", "1e999", "0x", "3", "true", "!!int ", "<<", "é"]
+    [
+        "[shutdown]",
+        "shutdown:",
+        "timeout_secs",
+        "bus",
+        "2024-13-45",
+        "1e999",
+        "0x",
+        "3",
+        "true",
+        "!!int ",
+        "!!bool ",
+        "!!timestamp ",
+        "!!float ",
+        "<<",
+        "é",
+    ]
     + list(".=: \n\t'\"[]{}~>%-")
     + ["&a ", "*a", "- ", "? ", "  "]
 )
