@@ -63,6 +63,9 @@ class Admission:
         if packet.role not in ROLES:
             raise Refusal("bad_packet", f"role {packet.role!r} is unknown: use one of {', '.join(ROLES)}")
         check_name(packet.name)
+        if not packet.nonce:
+            text = "the nonce is empty: a random text tells a second try of one process from a second process"
+            raise Refusal("bad_packet", text)
         if packet.instance:
             check_name(packet.instance)
         if origin.uid >= 0 and self._uids and origin.uid not in self._uids:

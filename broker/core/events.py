@@ -207,9 +207,9 @@ class Events:
         policy = options.get("overflow", BLOCK)
         bound = options.get("max_pending", self._limits.backlog_events)
         if policy not in POLICIES:
-            raise BusError("bad_packet", f"overflow policy {policy!r} is unknown: use one of {', '.join(POLICIES)}")
+            raise BusError("bad_packet", f"overflow policy {policy!r:.60} is unknown: use one of {', '.join(POLICIES)}")
         if type(bound) is not int or not 0 < bound <= self._limits.backlog_events:
-            raise BusError("bad_packet", f"max_pending is {bound!r}: use 1 to {self._limits.backlog_events}")
+            raise BusError("bad_packet", f"max_pending is {bound!r:.60}: use 1 to {self._limits.backlog_events}")
         lane = session.lanes.get((policy, bound))
         if lane is None:
             lane = session.lanes[policy, bound] = Lane(session.outbox, policy, bound, self._limits.backlog_bytes)

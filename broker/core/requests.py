@@ -49,7 +49,7 @@ class Requests:
             raise BusError("limit", f"this session serves {self._limits.services} services, the most allowed")
         limit = packet.options.get("concurrency", self._limits.pending_requests)
         if type(limit) is not int or limit < 1:
-            raise BusError("bad_packet", f"concurrency of service {name!r} is {limit!r}: use a whole number above 0")
+            raise BusError("bad_packet", f"concurrency of service {name!r} is {limit!r:.60}: use 1 or more")
         instance = session.instances[name] = Instance(session, limit)
         session.outbox.add(encode(p.Ok(packet.ref)))
         self._dispatch(self.services.add(name, instance), now)
@@ -186,7 +186,7 @@ class Requests:
             raise BusError("bad_packet", f"timeout is {packet.timeout_ms} ms: use 1 to {self._limits.timeout_ms}")
         wait = (packet.options or {}).get("wait_ready_ms", 0)
         if type(wait) is not int or wait < 0:
-            raise BusError("bad_packet", f"wait_ready_ms is {wait!r}: use a whole number of milliseconds")
+            raise BusError("bad_packet", f"wait_ready_ms is {wait!r:.60}: use a whole number of milliseconds")
         return min(wait, packet.timeout_ms) / 1000
 
     def _may_call_reserved(self, session: Session, service: str) -> bool:

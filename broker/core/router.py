@@ -76,6 +76,7 @@ class Router:
             p.Ping: self._on_ping,
             p.Pong: lambda session, packet, now: None,
             p.Goodbye: self._on_goodbye,
+            p.Register: self._on_register,
             p.Unknown: self._on_unknown,
         }
 
@@ -211,10 +212,9 @@ class Router:
     def _register_again(self, session: Session, register: p.Register) -> None:
         """A retry whose first answer was late is answered the same; anything else is refused, the session unharmed."""
         if (register.nonce, register.name) == (session.nonce, session.name):
-            session.outbox.add(encode(self._welcome(session, max(register.versions))))
+            session.outbox.add(encode(self._welcome(session)))
             return
-        text = f"this connection is registered already, as {session.role} {session.name!r}"
-        self._refuse(session.peer, BusError("already_registered", text))
+        self._refuse(session.peer, _already_registered(session))
 
     def _check_unique(self, register: p.Register, identity: Identity, now: float) -> None:
         if register.role != "plugin":
@@ -248,6 +248,7 @@ class Router:
             sdk=register.sdk,
             identity=identity,
             origin=origin,
+            protocol=version,
             opened=now,
             outbox=Outbox(peer, number, self.limits.event_credit, self.dirty),
             last_seen=now,
@@ -258,7 +259,7 @@ class Router:
         self._sessions[peer] = self._by_number[number] = session
         if session.role == "plugin":
             self._plugins[session.name, session.instance] = session
-        session.outbox.add(encode(self._welcome(session, version)))
+        session.outbox.add(encode(self._welcome(session)))
         if self._next_check is None:
             self._next_check = now + self.heartbeat
         state = str(register.info.get("state", ""))[:64]
@@ -275,7 +276,7 @@ class Router:
             )
         )
 
-    def _welcome(self, session: Session, version: int) -> p.Registered:
+    def _welcome(self, session: Session) -> p.Registered:
         limits = {
             "frame_bytes": self.limits.frame_bytes,
             "packets_per_frame": self.limits.packets_per_frame,
@@ -285,7 +286,8 @@ class Router:
             "services": self.limits.services,
         }
         credit = self.limits.event_credit
-        return p.Registered(version, session.number, round(self.heartbeat * 1000), credit, session.name, limits)
+        heartbeat_ms = round(self.heartbeat * 1000)
+        return p.Registered(session.protocol, session.number, heartbeat_ms, credit, session.name, limits)
 
     def _on_publish(self, session: Session, packet: p.Publish, now: float) -> None:
         self.events.publish(session, packet)
@@ -302,7 +304,7 @@ class Router:
         if target is not None:
             addressed = self._by_number.get(target) if type(target) is int else None
             if addressed is None or not (session.identity.local or session.identity.operator):
-                raise BusError("unavailable", f"there is no session {target!r} that this peer may address")
+                raise BusError("unavailable", f"there is no session {target!r:.60} that this peer may address")
         self.requests.call(session, packet, now, addressed)
 
     def _on_error(self, session: Session, packet: p.Error, now: float) -> None:
@@ -317,6 +319,9 @@ class Router:
 
     def _on_goodbye(self, session: Session, packet: p.Goodbye, now: float) -> None:
         self._remove(session, "goodbye", packet.text or packet.code, now)
+
+    def _on_register(self, session: Session, packet: p.Register, now: float) -> None:
+        raise _already_registered(session)
 
     def _on_unknown(self, session: Session, packet: p.Unknown, now: float) -> None:
         raise BusError("unsupported", f"packet kind {packet.kind} is unknown to protocol version 1")
@@ -383,6 +388,11 @@ class Router:
         self.notices.append(
             SessionLost(session.number, session.name, session.role, session.identity.proof, session.pid, code, text)
         )
+
+
+def _already_registered(session: Session) -> BusError:
+    text = f"this connection is registered already, as {session.role} {session.name!r}"
+    return BusError("already_registered", text)
 
 
 def _seeded(seed: int) -> Callable[[], int]:

@@ -55,6 +55,7 @@ class Session:
     sdk: str
     identity: Identity
     origin: Origin
+    protocol: int
     opened: float
     outbox: Outbox
     last_seen: float
