@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class SessionOpened:
     proof: str
     pid: int
     version: str
-    token: str
+    token: str = field(repr=False)
     state: str
 
 
@@ -41,7 +41,7 @@ class RegistrationRefused:
     text: str
     pid: int
     transport: str
-    token: str
+    token: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ class Outbox:
     `credit` is what the peer still takes, `allowance` what it may still publish, `consumed` what it has published and
     may have back; all in bytes.
 
-    The event path of `broker.core.events` and the publisher of the SDK write to the fields directly: one event for a hundred subscribers must
-    not cost a hundred method calls.
+    The event path of `broker.core.events` and the publisher of the SDK write to the fields directly: one event for a
+    hundred subscribers must not cost a hundred method calls.
     """
 
     __slots__ = (

@@ -1,0 +1,26 @@
+"""The Python SDK of plugmesh: write a plugin, or talk to a mesh.
+
+from plugin_sdk import Plugin, Event, connect
+"""
+
+from plugin_sdk.client import Bus, connect
+from plugin_sdk.events import Event
+from plugin_sdk.plugin import Plugin
+from plugin_sdk.services import ServiceOptions
+from plugin_sdk.subscriptions import SubscribeOptions, Subscription
+from plugin_sdk.wire.errors import BusError, CallError, ConnectionLost, ProtocolError, RegistrationError
+
+__all__ = [
+    "Bus",
+    "BusError",
+    "CallError",
+    "ConnectionLost",
+    "Event",
+    "Plugin",
+    "ProtocolError",
+    "RegistrationError",
+    "ServiceOptions",
+    "SubscribeOptions",
+    "Subscription",
+    "connect",
+]

@@ -1,0 +1,164 @@
+"""Requests that this process has made and not yet seen the end of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+from msgspec import Raw
+
+from plugin_sdk.events import decode_body
+from plugin_sdk.wire import packets as p
+from plugin_sdk.wire.codec import decode_payload
+from plugin_sdk.wire.errors import BusError, CallError
+
+# The broker enforces deadlines; this side only waits that much longer for a broker that does not answer at all.
+GRACE_SECS = 1.0
+
+
+class Stream:
+    """The receiving end of a streamed reply: pieces as they arrive, then the end or an error."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[Raw] = deque()
+        self._ended: BusError | bool = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def push(self, payload: Raw) -> None:
+        """One more piece."""
+        self._pieces.append(payload)
+        self._wake()
+
+    def end(self, error: BusError | None = None) -> None:
+        """No more pieces, for this reason."""
+        self._ended = error or True
+        self._wake()
+
+    async def next(self) -> Raw | None:
+        """The next piece, or None at the end; raises what ended it."""
+        while not self._pieces:
+            if isinstance(self._ended, BusError):
+                raise self._ended
+            if self._ended:
+                return None
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self._pieces.popleft()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Calls:
+    """Everything this side has asked and waits for, by ref.
+
+    Args:
+        send: puts a packet into the outbox.
+    """
+
+    def __init__(self, send: Callable[[p.Packet], None]) -> None:
+        self._send = send
+        self._refs = count(1)
+        self._replies: dict[int, asyncio.Future[Raw]] = {}
+        self._streams: dict[int, Stream] = {}
+
+    def next_ref(self) -> int:
+        """A number that is not in use."""
+        return next(self._refs)
+
+    async def ask(self, packet: p.Packet, ref: int, timeout: float, *, cancellable: bool = False) -> Raw:
+        """Send a packet and wait for its outcome.
+
+        Args:
+            packet: carries `ref`.
+            ref: from next_ref.
+            timeout: seconds after which an answer is not waited for any longer.
+            cancellable: whether the broker should be told when the waiting task is cancelled.
+
+        Raises:
+            CallError: what was answered instead, or `timeout` when nobody did.
+        """
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[Raw] = loop.create_future()
+        self._replies[ref] = reply
+        self._send(packet)
+        guard = loop.call_later(timeout + GRACE_SECS, _give_up, reply)
+        try:
+            return await reply
+        except asyncio.CancelledError:
+            if cancellable:
+                self._send(p.Cancel(ref))
+            raise
+        finally:
+            guard.cancel()
+            del self._replies[ref]
+
+    def open_stream(self, packet: p.Call) -> Stream:
+        """Send a request whose reply comes in pieces."""
+        stream = self._streams[packet.ref] = Stream()
+        self._send(packet)
+        return stream
+
+    def drop_stream(self, ref: int) -> None:
+        """Nobody reads this stream any more."""
+        if self._streams.pop(ref, None) is not None:
+            self._send(p.Cancel(ref))
+
+    def on_reply(self, packet: p.Reply) -> None:
+        """The last word of a request."""
+        reply = self._replies.get(packet.ref)
+        if reply is not None:
+            if not reply.done():
+                reply.set_result(packet.payload)
+            return
+        stream = self._streams.pop(packet.ref, None)
+        if stream is not None:
+            # A service that does not stream answers with its one value; the end of a stream has an empty body.
+            if decode_payload(packet.payload)[1]:
+                stream.push(packet.payload)
+            stream.end()
+
+    def on_chunk(self, packet: p.Chunk) -> None:
+        """A piece of a streamed reply."""
+        stream = self._streams.get(packet.ref)
+        if stream is not None:
+            stream.push(packet.payload)
+
+    def on_ok(self, packet: p.Ok) -> None:
+        """Something that we asked for took effect."""
+        reply = self._replies.get(packet.ref)
+        if reply is not None and not reply.done():
+            reply.set_result(Raw(b""))
+
+    def on_error(self, packet: p.Error) -> None:
+        """Something that we asked for did not go well."""
+        error = CallError(packet.code, packet.text, packet.details)
+        reply = self._replies.get(packet.ref)
+        stream = self._streams.pop(packet.ref, None)
+        if reply is not None and not reply.done():
+            reply.set_exception(error)
+        elif stream is not None:
+            stream.end(error)
+
+    def fail_all(self, error: BusError) -> None:
+        """The session is gone: nothing will be answered any more."""
+        for reply in self._replies.values():
+            if not reply.done():
+                reply.set_exception(CallError(error.code, error.text))
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            stream.end(CallError(error.code, error.text))
+
+
+def decode_reply(payload: Raw | bytes, service: str) -> Any:
+    """The value of a reply; raises BusError `bad_request` when it is not msgpack."""
+    return decode_body(decode_payload(payload)[1], f"the reply of {service!r}")
+
+
+def _give_up(reply: asyncio.Future[Raw]) -> None:
+    if not reply.done():
+        reply.set_exception(CallError("timeout", "no answer from the broker in time"))

@@ -1,0 +1,81 @@
+"""The decorators of a plugin: on an instance they register a function, in a subclass they mark a method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+from plugin_sdk.services import ServiceOptions
+from plugin_sdk.subscriptions import SubscribeOptions
+from plugin_sdk.wire.subjects import check_pattern, check_subject
+
+F = TypeVar("F", bound=Callable[..., Any])
+_MARK = "__plugmesh__"
+HOOKS = ("initialize", "start", "stop", "cleanup", "health")
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """One handler that was declared: a subscription, a service, or a hook."""
+
+    what: str
+    name: str
+    options: Any = None
+
+
+class Decorator:
+    """Works as `@plugin.subscribe(…)` on an instance and as `@Plugin.subscribe(…)` inside a subclass."""
+
+    def __init__(self, declare: Callable[..., Declaration]) -> None:
+        self._declare = declare
+        self.__doc__ = declare.__doc__
+
+    @overload
+    def __get__(self, plugin: None, owner: type[Any]) -> Callable[..., Callable[[F], F]]: ...
+    @overload
+    def __get__(self, plugin: Any, owner: type[Any]) -> Callable[..., Callable[[F], F]]: ...
+    def __get__(self, plugin: Any, owner: type[Any]) -> Callable[..., Callable[[F], F]]:
+        def decorator(*args: Any, **named: Any) -> Callable[[F], F]:
+            declaration = self._declare(*args, **named)
+
+            def remember(handler: F) -> F:
+                if plugin is None:
+                    marks = getattr(handler, _MARK, ())
+                    setattr(handler, _MARK, (*marks, declaration))
+                else:
+                    plugin.declared.append((declaration, handler))
+                return handler
+
+            return remember
+
+        return decorator
+
+
+def subscription(pattern: str, **how: Any) -> Declaration:
+    """Handle events of a pattern; options as the fields of SubscribeOptions."""
+    return Declaration("subscription", check_pattern(pattern), SubscribeOptions(**how))
+
+
+def service(name: str, **how: Any) -> Declaration:
+    """Answer requests, callable as `<plugin>.<name>`; options as the fields of ServiceOptions."""
+    return Declaration("service", check_subject(name), ServiceOptions(**how))
+
+
+def hook(name: str) -> Callable[[], Declaration]:
+    """Declare a function as the hook `name`."""
+
+    def declare() -> Declaration:
+        return Declaration("hook", name)
+
+    return declare
+
+
+def marked_methods(plugin: object) -> Iterator[tuple[Declaration, Callable[..., Any]]]:
+    """Declarations on the methods of a subclass, base classes first, bound to the instance."""
+    seen: dict[str, None] = {}
+    for owner in reversed(type(plugin).__mro__):
+        seen.update(dict.fromkeys(vars(owner)))
+    for name in seen:
+        for declaration in getattr(getattr(type(plugin), name, None), _MARK, ()):
+            yield declaration, getattr(plugin, name)

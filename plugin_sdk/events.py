@@ -1,0 +1,73 @@
+"""What a subscriber gets: an event, decoded only as far as it is looked at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from plugin_sdk.wire.codec import decode_payload
+from plugin_sdk.wire.errors import BusError
+
+_decode = msgspec.msgpack.Decoder().decode
+_MISSING: Any = object()
+
+
+class Event:
+    """One event: `subject`, `headers`, `body` (bytes as sent) and `data` (the body decoded)."""
+
+    __slots__ = ("_body", "_data", "_headers", "_payload", "cost", "epoch", "holders", "subject")
+
+    def __init__(self, subject: str, payload: Raw | bytes, cost: int = 0, holders: int = 1, epoch: int = 0) -> None:
+        self.subject = subject
+        self._payload = payload
+        self._headers: dict[str, str] = _MISSING
+        self._body = b""
+        self._data = _MISSING
+        self.cost = cost
+        self.holders = holders
+        self.epoch = epoch
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers as sent; raises RemoteProtocolError when the sender broke the format."""
+        if self._headers is _MISSING:
+            self._headers, self._body = decode_payload(self._payload)
+        return self._headers
+
+    @property
+    def body(self) -> bytes:
+        """The body as bytes; what they mean is in the header `content-type`, by default msgpack."""
+        if self._headers is _MISSING:
+            self._headers, self._body = decode_payload(self._payload)
+        return self._body
+
+    @property
+    def data(self) -> Any:
+        """The body decoded from msgpack.
+
+        Raises:
+            BusError: code `bad_request`, when the body is not msgpack.
+        """
+        if self._data is _MISSING:
+            self._data = decode_body(self.body, f"event {self.subject!r}")
+        return self._data
+
+    @property
+    def id(self) -> str:
+        """The header `message-id`, or an empty text."""
+        return self.headers.get("message-id", "")
+
+    def __repr__(self) -> str:
+        return f"Event({self.subject!r}, {len(self.body)} bytes)"
+
+
+def decode_body(body: bytes, what: str) -> Any:
+    """Decode msgpack; raises BusError `bad_request` naming `what` when it is none. An empty body is None."""
+    if not body:
+        return None
+    try:
+        return _decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise BusError("bad_request", f"the body of {what} is not msgpack: {error}") from None
