@@ -44,6 +44,7 @@ class _Job:
     payload: Raw
     stream: bool
     headers: dict[str, str]
+    caller: dict[str, Any] | None = None
     task: asyncio.Task[Any] | None = None
     cancelled: bool = False
     credit: int = 0
@@ -112,7 +113,9 @@ class Servers:
 
     async def _serve(self, service: Service, timeout: float) -> None:
         ref = self._peer.calls.next_ref()
-        options = {"concurrency": service.options.concurrency}
+        options: dict[str, Any] = {"concurrency": service.options.concurrency}
+        if service.wants_caller:
+            options["caller"] = True
         await self._peer.calls.ask(p.Serve(ref, service.name, options), ref, timeout)
 
     def _on_request(self, packet: p.Request) -> None:
@@ -122,7 +125,8 @@ class Servers:
             self.send(p.Error(packet.request, "unavailable", text))
             return
         stream = packet.options is not None and packet.options.get("stream") is True
-        job = _Job(packet.request, packet.payload, stream, {}, credit=service.chunk_credit)
+        caller = packet.options.get("caller") if service.wants_caller and packet.options else None
+        job = _Job(packet.request, packet.payload, stream, {}, caller, credit=service.chunk_credit)
         self._jobs[packet.request] = (service, job)
         service.workers.queue.append(job)
         self._peer.touched[service.workers] = None
@@ -155,7 +159,8 @@ class Service:
     Args:
         servers: those of the bus.
         name: the full name, such as `users.get`.
-        handler: coroutine function, plain function (runs in the thread pool) or async generator function (streams).
+        handler: coroutine function, plain function (runs in the thread pool) or async generator function (streams);
+            one with a keyword-only parameter `caller` is told by the broker who asks.
         options: limits.
     """
 
@@ -168,6 +173,8 @@ class Service:
         self._servers = servers
         self._bind = _binder(handler)
         self._streams = isasyncgenfunction(handler)
+        caller = signature(handler).parameters.get("caller")
+        self.wants_caller = caller is not None and caller.kind is Parameter.KEYWORD_ONLY
         is_async = iscoroutinefunction(handler) or self._streams
         self._handler: Callable[..., Any] = handler if is_async else in_thread(handler)
         self.workers: Workers[_Job] = Workers(self._handle, options.concurrency, f"service {name}")
@@ -199,6 +206,8 @@ class Service:
     async def _answer(self, job: _Job) -> None:
         job.headers, body = decode_payload(job.payload)
         args, named = self._bind(decode_body(body, f"the request to {self.name!r}"))
+        if self.wants_caller:
+            named = {**named, "caller": job.caller or {}}
         if not self._streams:
             result = await self._handler(*args, **named)
             self._servers.send(p.Reply(job.number, Raw(encode_payload(encode(result)))))
@@ -239,7 +248,8 @@ def _binder(handler: Callable[..., Any]) -> Callable[[Any], Binding]:
     No body calls a handler without arguments; a map whose keys are the handler's parameters is passed by name;
     anything else is the one positional argument.
     """
-    parameters = [each for each in signature(handler).parameters.values() if each.kind is not Parameter.VAR_POSITIONAL]
+    every = signature(handler).parameters.values()
+    parameters = [each for each in every if each.kind is not Parameter.VAR_POSITIONAL and each.name != "caller"]
     open_ended = any(each.kind is Parameter.VAR_KEYWORD for each in parameters)
     named = {each.name for each in parameters if each.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)}
     required = {each.name for each in parameters if each.name in named and each.default is Parameter.empty}

@@ -50,7 +50,7 @@ class Requests:
         limit = packet.options.get("concurrency", self._limits.pending_requests)
         if type(limit) is not int or limit < 1:
             raise BusError("bad_packet", f"concurrency of service {name!r} is {limit!r:.60}: use 1 or more")
-        instance = session.instances[name] = Instance(session, limit)
+        instance = session.instances[name] = Instance(session, limit, packet.options.get("caller") is True)
         session.outbox.add(encode(p.Ok(packet.ref)))
         self._dispatch(self.services.add(name, instance), now)
 
@@ -231,6 +231,10 @@ class Requests:
         options = pending.options
         if options is not None and options.get("stream") is True:
             pending.chunks = self._limits.chunk_credit
+        if instance.disclose:
+            caller = pending.caller
+            who = {"name": caller.name, "session": caller.number, "pid": caller.pid, "role": caller.role}
+            options = {**(options or {}), "caller": who}
         left = max(1, round((pending.deadline - now) * 1000))
         payload = Raw(pending.payload)
         callee.outbox.add(encode(p.Request(pending.id, pending.service, payload, left, options)))

@@ -80,10 +80,14 @@ class Session:
 
 @dataclass(slots=True, eq=False)
 class Instance:
-    """One process that serves one service; `limit` requests at a time at most."""
+    """One process that serves one service; `limit` requests at a time at most.
+
+    `disclose`: its requests say who the caller is.
+    """
 
     session: Session
     limit: int
+    disclose: bool = False
     outstanding: int = 0
     served: int = 0
     withdrawn: bool = False
