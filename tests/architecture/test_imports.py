@@ -83,7 +83,7 @@ def test_the_shipped_services_know_the_sdk_and_nothing_else_of_the_product() -> 
     ("module", "absent"),
     [
         ("plugin_sdk", ("broker", "sqlalchemy", "opentelemetry.sdk", "pydantic", "yaml", "psutil")),
-        ("broker.core", ("zmq", "sqlalchemy", "pydantic")),
+        ("broker.core", ("sqlalchemy", "pydantic", "opentelemetry.sdk")),
         ("broker.store", ("sqlalchemy", "alembic")),
         ("broker.cli.main", ("sqlalchemy", "alembic", "opentelemetry.sdk")),
     ],
