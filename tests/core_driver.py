@@ -241,8 +241,7 @@ class Peer:
         self.mesh.router.peer_lost(self.address, self.mesh.now)
         self.mesh.deliver()
 
-    @property
-    def registered(self) -> bool:
+    def is_registered(self) -> bool:
         """Whether the router knows this session."""
         return self.mesh.router.session(self.number) is not None
 

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any
 
 from msgspec import Raw
 
-from broker.core.flow import BLOCK, DISCONNECT, POLICIES, Debt, Lane, Subscription, Target
+from broker.core.flow import (
+    BLOCK,
+    DISCONNECT,
+    MAX_LANES,
+    POLICIES,
+    Debt,
+    Held,
+    Lane,
+    Subscription,
+    Target,
+    drain_in_order,
+)
+from broker.core.groups import Group, Turn
 from broker.core.retained import Retained
 from broker.core.sessions import Session
 from broker.core.subjects import SubjectTree
@@ -18,36 +30,6 @@ from plugin_sdk.wire.errors import BusError
 from plugin_sdk.wire.limits import EVENT_OVERHEAD, FRAME_TARGET, Limits
 from plugin_sdk.wire.outbox import Outbox
 from plugin_sdk.wire.subjects import check_name, check_pattern, check_subject, is_reserved
-
-
-class Turn:
-    """Whose turn it is in a queue group, shared by all subjects: many subjects of one event each must rotate too."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, seed: int) -> None:
-        self.value = seed
-
-
-class Group:
-    """The members of one queue group that cover a subject."""
-
-    __slots__ = ("members", "turn")
-
-    def __init__(self, members: list[Target], turn: Turn) -> None:
-        self.members = members
-        self.turn = turn
-
-    def choose(self) -> Target:
-        """The next member in turn that can take an event now, or else the next in turn."""
-        count = len(self.members)
-        self.turn.value += 1
-        for step in range(count):
-            member = self.members[(self.turn.value + step) % count]
-            if member.ready():
-                self.turn.value += step
-                return member
-        return self.members[self.turn.value % count]
 
 
 class Route:
@@ -71,8 +53,10 @@ class Events:
         self._routes: dict[str, Route] = {}
         self._turns: dict[str, Turn] = {}
         self.retained = Retained(limits.retained_subjects, limits.retained_bytes)
-        self.slow: list[Outbox] = []
+        self.slow: dict[Outbox, str] = {}
         self.dropped = 0
+        self._indebted: dict[Lane, None] = {}
+        self._arrivals = count()
 
     def subscribe(self, session: Session, packet: p.Subscribe) -> None:
         """Put a subscription into force and acknowledge it; raises BusError when it is refused."""
@@ -85,23 +69,33 @@ class Events:
             raise BusError("bad_packet", f"subscription {packet.ref} exists already in this session")
         if len(session.subscriptions) >= self._limits.subscriptions:
             raise BusError("limit", f"this session has {self._limits.subscriptions} subscriptions, the most allowed")
+        last = packet.options.get("last") is True
         lane = self._lane(session, packet.options)
+        if lane.overrun or (last and lane.full):
+            raise BusError("limit", "too many events wait for this session already: read them, then subscribe")
+        lane.users += 1
         subscription = Subscription(packet.ref, packet.pattern, packet.group, lane)
         session.subscriptions[packet.ref] = subscription
         self._tree.insert(packet.pattern, subscription)
         self._routes.clear()
         session.outbox.add(encode(p.Ok(packet.ref)))
-        if packet.options.get("last") is True:
+        if last:
             self._send_last_values(subscription)
 
-    def unsubscribe(self, session: Session, packet: p.Unsubscribe) -> None:
-        """End a subscription; what already waits for its peer is still sent."""
+    def unsubscribe(self, session: Session, packet: p.Unsubscribe) -> list[Outbox]:
+        """End a subscription; what already waits for its peer is still sent.
+
+        Returns:
+            Publishers that have credit again.
+        """
         subscription = session.subscriptions.pop(packet.subscription, None)
         if subscription is None:
             raise BusError("bad_packet", f"there is no subscription {packet.subscription} in this session")
         self._tree.remove(subscription.pattern, subscription)
         self._routes.clear()
         session.outbox.add(encode(p.Ok(packet.ref)))
+        subscription.lane.users -= 1
+        return [] if subscription.lane.users else self._retire(session, subscription.lane)
 
     def forget(self, session: Session) -> list[Outbox]:
         """Remove everything of a lost session; returns publishers that have credit again."""
@@ -110,16 +104,23 @@ class Events:
         if session.subscriptions:
             self._routes.clear()
         session.subscriptions.clear()
-        paid = [publisher for lane in session.lanes.values() for publisher in lane.forgive()]
-        self.dropped += sum(len(lane.waiting) for lane in session.lanes.values())
+        paid: list[Outbox] = []
+        for lane in session.lanes.values():
+            paid += self._forgive(lane)
+            self.dropped += len(lane.waiting)
         session.lanes.clear()
+        for lane in self._indebted:
+            lane.disown(session.outbox)
+            if lane.overrun:
+                self.slow[lane.outbox] = "it does not read its events, and those who published them did not stay"
         return paid
 
     def publish(self, session: Session, packet: p.Publish) -> None:
         """Hand one event to every subscriber it is for. The hot path: no allocation that can be avoided."""
-        payload = packet.payload
+        payload: Raw | bytes = packet.payload
         cost = len(payload) + EVENT_OVERHEAD
         session.outbox.allowance -= cost
+        session.outbox.consumed += cost
         session.published += 1
         route = self._routes.get(packet.subject)
         if route is None:
@@ -140,6 +141,7 @@ class Events:
                 if outbox.size > FRAME_TARGET:
                     outbox.seal()
             else:
+                payload = _detached(payload)
                 debt = self._hold(session, target, payload, cost, debt)
         for group in route.groups:
             target = group.choose()
@@ -147,37 +149,54 @@ class Events:
                 target.outbox.credit -= cost
                 target.outbox.add(target.head + payload)
             else:
+                payload = _detached(payload)
                 debt = self._hold(session, target, payload, cost, debt)
-        if debt is None:
-            session.outbox.consumed += cost
 
     def credit(self, session: Session, amount: int) -> list[Outbox]:
         """A subscriber can take `amount` bytes more; returns publishers that have credit again."""
         # Never more than four windows: a peer that claims endless credit would switch flow control off for itself.
         session.outbox.credit = min(session.outbox.credit + amount, 4 * self._limits.event_credit)
+        lanes = [lane for lane in session.lanes.values() if lane.waiting]
+        drain_in_order(lanes)
         paid: list[Outbox] = []
-        for lane in list(session.lanes.values()):
-            if lane.waiting:
-                lane.drain()
-            if lane.debts:
-                paid += lane.settle()
+        for lane in lanes:
+            paid += self._settle(lane) if lane.users else self._retire(session, lane)
         return paid
 
-    def _hold(self, session: Session, target: Target, payload: Raw, cost: int, debt: Debt | None) -> Debt | None:
+    def _hold(self, session: Session, target: Target, payload: bytes, cost: int, debt: Debt | None) -> Debt | None:
         lane = target.lane
         if lane.policy == DISCONNECT and lane.full:
-            self.slow.append(lane.outbox)
+            self.slow[lane.outbox] = "it does not read its events"
+            self.dropped += 1
             return debt
-        self.dropped += lane.hold(target, payload, cost)
+        self.dropped += lane.hold(Held(next(self._arrivals), target, payload, cost))
         if lane.policy == BLOCK and lane.full:
-            debt = debt or Debt(session.outbox, cost)
+            if debt is None:
+                debt = Debt(session.outbox, cost)
+                session.outbox.consumed -= cost
             debt.lanes += 1
             lane.debts.append(debt)
+            self._indebted[lane] = None
         return debt
+
+    def _settle(self, lane: Lane) -> list[Outbox]:
+        paid = lane.settle()
+        if not lane.debts:
+            self._indebted.pop(lane, None)
+        return paid
+
+    def _forgive(self, lane: Lane) -> list[Outbox]:
+        self._indebted.pop(lane, None)
+        return lane.forgive()
+
+    def _retire(self, session: Session, lane: Lane) -> list[Outbox]:
+        """Free the publishers that wait for a lane without subscriptions, and the lane itself when it is empty."""
+        if not lane.waiting:
+            del session.lanes[lane.policy, lane.max_events]
+        return self._forgive(lane)
 
     def _special(self, session: Session, packet: p.Publish, route: Route) -> None:
         if route.reserved and not session.identity.local:
-            session.outbox.consumed += len(packet.payload) + EVENT_OVERHEAD
             raise BusError("denied", f"publishing to {packet.subject!r} is for the broker only: it is reserved")
         if packet.flags & p.RETAIN:
             self.retained.keep(packet.subject, bytes(packet.payload))
@@ -212,6 +231,9 @@ class Events:
             raise BusError("bad_packet", f"max_pending is {bound!r:.60}: use 1 to {self._limits.backlog_events}")
         lane = session.lanes.get((policy, bound))
         if lane is None:
+            if len(session.lanes) >= MAX_LANES:
+                text = f"this session uses {MAX_LANES} combinations of overflow and max_pending, the most allowed"
+                raise BusError("limit", text)
             lane = session.lanes[policy, bound] = Lane(session.outbox, policy, bound, self._limits.backlog_bytes)
         return lane
 
@@ -223,7 +245,12 @@ class Events:
                 target.outbox.credit -= cost
                 target.outbox.add(target.head + payload)
             else:
-                self.dropped += target.lane.hold(target, Raw(payload), cost)
+                self.dropped += target.lane.hold(Held(next(self._arrivals), target, payload, cost))
+
+
+def _detached(payload: Raw | bytes) -> bytes:
+    """A copy, once: a Raw that waits would keep the publisher's whole frame, up to megabytes, alive."""
+    return payload if type(payload) is bytes else bytes(payload)
 
 
 def _order(subscription: Subscription) -> tuple[bytes, str, int, str, int]:

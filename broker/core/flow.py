@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from msgspec import Raw
-
 from plugin_sdk.wire.outbox import Outbox
 
 BLOCK, DROP_OLDEST, DROP_NEWEST, DISCONNECT = "block", "drop_oldest", "drop_newest", "disconnect"
 POLICIES = (BLOCK, DROP_OLDEST, DROP_NEWEST, DISCONNECT)
+
+# Each lane has a bound of its own, so their number must have one too.
+MAX_LANES = 16
 
 
 @dataclass(slots=True, eq=False)
@@ -52,56 +53,90 @@ class Debt:
     lanes: int = 0
 
 
-class Lane:
-    """Events that wait for one peer's credit, under one policy and one bound."""
+@dataclass(slots=True)
+class Held:
+    """One event that waits; `arrival` orders it among the events of all lanes."""
 
-    __slots__ = ("debts", "max_bytes", "max_events", "outbox", "policy", "size", "waiting")
+    arrival: int
+    target: Target
+    payload: bytes
+    cost: int
+
+
+class Lane:
+    """Events that wait for one peer's credit, under one policy and one bound.
+
+    `users` counts the subscriptions in force; `ownerless` the bytes beyond the bound for which no publisher waits any
+    more, because it left.
+    """
+
+    __slots__ = ("debts", "max_bytes", "max_events", "outbox", "ownerless", "policy", "size", "users", "waiting")
 
     def __init__(self, outbox: Outbox, policy: str, max_events: int, max_bytes: int) -> None:
         self.outbox = outbox
         self.policy = policy
         self.max_events = max_events
         self.max_bytes = max_bytes
-        self.waiting: deque[tuple[Target, bytes, int]] = deque()
+        self.waiting: deque[Held] = deque()
         self.size = 0
+        self.users = 0
         self.debts: list[Debt] = []
+        self.ownerless = 0
 
     @property
     def full(self) -> bool:
         """Whether the bound is reached."""
         return len(self.waiting) >= self.max_events or self.size >= self.max_bytes
 
-    def hold(self, target: Target, payload: Raw, cost: int) -> int:
+    @property
+    def overrun(self) -> bool:
+        """Whether more waits than publishers can be made to wait for."""
+        return self.ownerless > self.max_bytes
+
+    def hold(self, event: Held) -> int:
         """Let an event wait, by the lane's policy; returns how many events were dropped."""
         dropped = 0
         if self.full and self.policy == DROP_NEWEST:
-            return _count_drop(target)
+            return _count_drop(event.target)
         while self.full and self.policy == DROP_OLDEST:
-            oldest, _, its_cost = self.waiting.popleft()
-            self.size -= its_cost
-            dropped += _count_drop(oldest)
-        # A copy: the Raw would keep the publisher's whole frame, up to megabytes, alive.
-        self.waiting.append((target, bytes(payload), cost))
-        self.size += cost
+            oldest = self.waiting.popleft()
+            self.size -= oldest.cost
+            dropped += _count_drop(oldest.target)
+        self.waiting.append(event)
+        self.size += event.cost
         return dropped
+
+    def send_next(self) -> None:
+        """Send the event that has waited longest."""
+        event = self.waiting.popleft()
+        self.size -= event.cost
+        self.outbox.credit -= event.cost
+        self.outbox.add(event.target.head + event.payload)
 
     def drain(self) -> None:
         """Send what the peer's credit allows."""
-        outbox = self.outbox
-        while self.waiting and outbox.credit > 0:
-            target, payload, cost = self.waiting.popleft()
-            self.size -= cost
-            outbox.credit -= cost
-            outbox.add(target.head + payload)
+        while self.waiting and self.outbox.credit > 0:
+            self.send_next()
 
     def settle(self) -> list[Outbox]:
         """Publishers whose withheld credit is free again, once the lane is half empty."""
-        if not self.debts or len(self.waiting) * 2 > self.max_events or self.size * 2 > self.max_bytes:
+        if len(self.waiting) * 2 > self.max_events or self.size * 2 > self.max_bytes:
             return []
-        return self.forgive()
+        self.ownerless = 0
+        return self._pay()
 
     def forgive(self) -> list[Outbox]:
-        """The same without looking at the lane: its peer is gone."""
+        """The same without looking at the lane: its peer is gone, or wants no more."""
+        self.ownerless += sum(debt.amount for debt in self.debts)
+        return self._pay()
+
+    def disown(self, publisher: Outbox) -> None:
+        """A publisher is gone: nobody waits for its events any more."""
+        left = [debt for debt in self.debts if debt.publisher is not publisher]
+        self.ownerless += sum(debt.amount for debt in self.debts) - sum(debt.amount for debt in left)
+        self.debts = left
+
+    def _pay(self) -> list[Outbox]:
         paid = []
         for debt in self.debts:
             debt.lanes -= 1
@@ -110,6 +145,19 @@ class Lane:
                 paid.append(debt.publisher)
         self.debts.clear()
         return paid
+
+
+def drain_in_order(lanes: list[Lane]) -> None:
+    """Send what the one peer behind all of these lanes can take, in the order in which it arrived."""
+    while len(lanes) > 1 and lanes[0].outbox.credit > 0:
+        min(lanes, key=_arrival).send_next()
+        lanes = [lane for lane in lanes if lane.waiting]
+    for lane in lanes:
+        lane.drain()
+
+
+def _arrival(lane: Lane) -> int:
+    return lane.waiting[0].arrival
 
 
 def _count_drop(target: Target) -> int:

@@ -22,8 +22,11 @@ class Retained:
         return len(self._values)
 
     def keep(self, subject: str, payload: bytes) -> None:
-        """Remember `payload` as the last value of `subject`."""
+        """Remember `payload` as the last value of `subject`; one that is larger than all the room is not kept."""
         self._bytes -= len(self._values.pop(subject, b""))
+        if len(payload) > self._max_bytes:
+            self.evicted += 1
+            return
         self._values[subject] = payload
         self._bytes += len(payload)
         while len(self._values) > self._max_subjects or self._bytes > self._max_bytes:

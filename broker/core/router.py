@@ -70,7 +70,7 @@ class Router:
             p.Error: self._on_error,
             p.Cancel: lambda session, packet, now: self.requests.cancel(session, packet.ref, now),
             p.Subscribe: lambda session, packet, now: self.events.subscribe(session, packet),
-            p.Unsubscribe: lambda session, packet, now: self.events.unsubscribe(session, packet),
+            p.Unsubscribe: lambda session, packet, now: self._pay(self.events.unsubscribe(session, packet)),
             p.Serve: lambda session, packet, now: self.requests.serve(session, packet, now),
             p.Withdraw: lambda session, packet, now: self.requests.withdraw(session, packet, now),
             p.Ping: self._on_ping,
@@ -354,7 +354,7 @@ class Router:
             outbox.add(encode(p.Credit(0, outbox.consumed)))
             outbox.consumed = 0
         elif outbox.allowance < -self.limits.frame_bytes - self.limits.event_credit:
-            self.events.slow.append(outbox)
+            self.events.slow[outbox] = "it does not keep to its credit"
 
     def _pay(self, publishers: list[Outbox]) -> None:
         for outbox in dict.fromkeys(publishers):
@@ -363,11 +363,10 @@ class Router:
                 self._grant(session)
 
     def _end_slow(self, now: float) -> None:
-        slow, self.events.slow = self.events.slow, []
-        for outbox in slow:
+        slow, self.events.slow = self.events.slow, {}
+        for outbox, text in slow.items():
             session = self._sessions.get(outbox.peer)
             if session is not None and session.outbox is outbox:
-                text = "it does not keep to its credit" if outbox.allowance < 0 else "it does not read its events"
                 self.close(session.number, "slow_consumer", text, now)
 
     def _ping_silent(self, now: float) -> None:

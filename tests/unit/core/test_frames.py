@@ -47,7 +47,7 @@ def test_garbage_from_a_stranger_is_refused_and_harms_nobody(mesh: Mesh, frame: 
     assert stranger.only(p.Refused).code == "bad_frame"
     assert mesh.counters()["garbage"] == 1
     assert_alive(other)
-    assert stranger.register().registered
+    assert stranger.register().is_registered()
 
 
 @pytest.mark.parametrize("frame", GARBAGE.values(), ids=GARBAGE)
