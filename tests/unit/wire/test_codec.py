@@ -24,8 +24,8 @@ from plugin_sdk.wire.codec import (
 )
 from plugin_sdk.wire.errors import RemoteProtocolError
 from plugin_sdk.wire.limits import Limits
-from tests.unit.wire import second
-from tests.unit.wire.second import as_message, pack, unpack
+from tests import second
+from tests.second import as_message, pack, unpack
 from tests.unit.wire.strategies import headers, msgpack_values, packets, session_numbers
 
 quick = settings(max_examples=200, deadline=None)

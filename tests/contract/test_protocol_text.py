@@ -1,0 +1,114 @@
+"""docs/PROTOCOL.md says what the code does: every number, layout, code and transition in its tables."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from plugin_sdk.wire import limits
+from plugin_sdk.wire.errors import REGISTRY
+from plugin_sdk.wire.packets import Packet, Unknown
+from plugin_sdk.wire.session import SAYS, Side, State
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "PROTOCOL.md").read_text()
+JSON = msgspec.json.Encoder(order="deterministic")
+
+
+def table(*columns: str) -> list[list[str]]:
+    """The rows of the one table with this head, code marks removed."""
+    head = f"| {' | '.join(columns)} |\n"
+    assert TEXT.count(head) == 1, f"{TEXT.count(head)} tables have the head {head.strip()}"
+    rows = TEXT.partition(head)[2].partition("\n\n")[0].splitlines()[1:]
+    return [[cell.strip().strip("`") for cell in row.strip("|").split(" | ")] for row in rows]
+
+
+def layout(kind: Any) -> str:
+    """A packet's layout as the text writes it."""
+    elements = [str(kind.__struct_config__.tag)]
+    for field in msgspec.structs.fields(kind):
+        default = field.default if field.default is not msgspec.NODEFAULT else None
+        if field.default_factory is not msgspec.NODEFAULT:
+            default = field.default_factory()
+        shown = JSON.encode(default).decode().replace("null", "nil")
+        elements.append(field.name if field.required else f"{field.name}={shown}")
+    return f"[{', '.join(elements)}]"
+
+
+def test_every_limit_is_told_and_right() -> None:
+    constants = {
+        name: getattr(limits, name)
+        for name in vars(limits)
+        if name.startswith("MAX_") or name in ("EVENT_OVERHEAD", "FRAME_TARGET")
+    }
+    told = {name: int(value) for name, value, _ in table("limit", "value", "what it bounds; what happens beyond it")}
+    assert told == {**constants, **asdict(limits.DEFAULT_LIMITS)}
+
+
+def test_the_array_limits_of_registration_are_told() -> None:
+    assert "A versions array in REGISTER has at most 16 entries." in TEXT
+    for name, most in (("Versions", 16), ("Services", limits.DEFAULT_LIMITS.services)):
+        alias = getattr(sys.modules["plugin_sdk.wire.packets"], name)
+        assert alias.__metadata__[0].max_length == most
+
+
+def test_every_packet_is_told_with_its_layout() -> None:
+    told = [(int(kind), name, shape) for kind, name, shape in table("kind", "packet", "layout")]
+    kinds = sorted(Packet.__args__, key=lambda kind: kind.__struct_config__.tag)
+    assert told == [(kind.__struct_config__.tag, kind.__name__.upper(), layout(kind)) for kind in kinds]
+
+
+def test_the_sections_use_the_same_layouts() -> None:
+    layouts = {
+        shape.partition(",")[0]: re.sub("=[^,\\]]*]?", "", shape[:-1]) + "]"
+        for _, _, shape in table("kind", "packet", "layout")
+    }
+    shown = re.findall(r"^    [A-Z]+ +(\[\d+, .*\])$", TEXT, re.MULTILINE)
+    assert {each.partition(",")[0] for each in shown} == layouts.keys() - {"[7"}
+    assert all(each == layouts[each.partition(",")[0]] for each in shown)
+
+
+def test_every_error_code_is_told_with_its_retry_flag_and_meaning() -> None:
+    told = [(code, retry, meaning) for code, retry, meaning in table("code", "retry", "meaning")]
+    assert told == [(row.code, "yes" if row.retry else "no", row.meaning) for row in REGISTRY.values()]
+
+
+def test_the_refusals_of_a_registration_carry_the_retry_flag_of_their_code() -> None:
+    for codes, retry, _ in table("REFUSED code", "retry", "why"):
+        for code in re.findall(r"[a-z_]+", codes):
+            assert REGISTRY[code].retry == (retry == "true"), code
+
+
+def test_the_outcomes_of_a_request_are_codes_of_the_registry() -> None:
+    codes = {code for row in table("code", "when")[:-1] for code in re.findall(r"[a-z_]+", row[0])}
+    assert codes
+    assert codes <= REGISTRY.keys()
+
+
+def test_every_transition_of_a_session_is_told() -> None:
+    speakers = [(side, state) for side in (Side.PEER, Side.BROKER) for state in State if state is not State.CLOSED]
+    rows = table("packet", *(f"{side.value} in {state.value}" for side, state in speakers))
+    told = {name: cells for name, *cells in rows}
+    for kind in (*Packet.__args__, Unknown):
+        following = [SAYS[side][state].get(kind) for side, state in speakers]
+        name = "unknown kinds" if kind is Unknown else kind.__name__.upper()
+        assert told.pop(name) == [state.value if state else "–" for state in following], name
+    assert not told
+    assert SAYS[Side.PEER][State.CLOSED] == SAYS[Side.BROKER][State.CLOSED] == {}
+
+
+def test_the_protocol_version_is_the_one_of_the_title() -> None:
+    assert TEXT.startswith(f"# The plugmesh wire protocol, version {limits.PROTOCOL_VERSION}\n")
+    assert limits.SUPPORTED_VERSIONS == (limits.PROTOCOL_VERSION,)
+
+
+def test_dialogue_and_vectors_are_what_the_code_gives() -> None:
+    command = [sys.executable, "-m", "tools.protocol", "--check"]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
