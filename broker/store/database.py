@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import SQLAlchemyError
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
 from broker.store import revisions, statements
@@ -57,9 +58,10 @@ class Database:
     def read(self, query: Callable[[Connection], T]) -> T:
         """Return what `query` makes of a connection; it sees one state of the database throughout."""
         with explained(self._url):
-            connecting = self._engine.connect()
-            with connecting.execution_options(**{READING: True}) as connection:
-                return query(connection)
+            connection = self._engine.connect().execution_options(**{READING: True})
+        # What goes wrong in the query for other reasons is its caller's affair.
+        with connection, explained(self._url, SQLAlchemyError):
+            return query(connection)
 
     def ping(self) -> None:
         """Do nothing with the database but find out whether it works."""

@@ -64,13 +64,13 @@ _UNKNOWN = ("does not work", "look at the log of the database")
 
 
 @contextmanager
-def explained(url: str) -> Iterator[None]:
-    """Raise StoreDown, with a text that names the database at `url`, for whatever the block raises."""
+def explained(url: str, errors: type[Exception] = Exception) -> Iterator[None]:
+    """Raise StoreDown, with a text that names the database at `url`, for `errors` that the block raises."""
     try:
         yield
     except StoreError:
         raise
-    except Exception as error:
+    except errors as error:
         raise _explain(error, url) from error
 
 

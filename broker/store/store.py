@@ -78,7 +78,7 @@ class Store:
         """
         return await self._reader.read(query)
 
-    async def flush(self, timeout: float) -> int:  # noqa: ASYNC109 (running out of time is an answer here)
+    async def flush(self, timeout: float) -> int:
         """Wait up to `timeout` seconds until all writes submitted so far have landed; return how many have not."""
         mark = self._handoff.mark()
         settled = asyncio.wrap_future(self._handoff.settled(mark))
@@ -113,7 +113,7 @@ class Store:
 
     def _why_lost(self) -> str:
         status, reason = self._health.now()
-        return reason or ("the database is slower than what comes in" if status == "up" else f"store is {status}")
+        return reason or ("the database is slower than what comes in" if status == "up" else f"the store is {status}")
 
     def _wait_settled(self, mark: int, timeout: float) -> None:
         with suppress(TimeoutError):

@@ -1,0 +1,66 @@
+"""Every test that asks for `url`, `empty_url` or `open_store` runs on SQLite and on MariaDB."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.store import Store
+from broker.store.migrate import upgrade
+from tests.integration.store.support import BOUND_SECS
+from tests.mariadb import Server, mariadb, mariadb_url
+
+__all__ = ["Server", "mariadb", "mariadb_url"]
+
+OpenStore = Callable[..., Store]
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/broker.db"
+
+
+@pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=pytest.mark.mariadb)])
+def empty_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a database without tables."""
+    address: str = request.getfixturevalue(f"{request.param}_url")
+    return address
+
+
+@pytest.fixture
+def url(empty_url: str) -> str:
+    """The URL of a database at the newest revision, which spares most tests a child process."""
+    upgrade(empty_url)
+    return empty_url
+
+
+@pytest.fixture
+def stores() -> Iterator[OpenStore]:
+    """Start a store for a URL; all of them are closed at the end."""
+    opened: list[Store] = []
+
+    def start(url: str, **options: Any) -> Store:
+        store = Store(url, **({"node": "here", "retry_secs": 0.05} | options))
+        opened.append(store)
+        store.start()
+        return store
+
+    yield start
+    for store in opened:
+        store.close(timeout=BOUND_SECS if store.state().status == "up" else 0)
+
+
+@pytest.fixture
+def open_store(stores: OpenStore, url: str) -> OpenStore:
+    """Start a store on the database of the test."""
+
+    def start(**options: Any) -> Store:
+        return stores(url, **options)
+
+    return start
+
+
+@pytest.fixture
+def store(open_store: OpenStore) -> Store:
+    return open_store()
