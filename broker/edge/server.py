@@ -36,6 +36,10 @@ class CurveServer:
     secret: bytes
 
 
+class AddressUnusable(Exception):
+    """An endpoint cannot be bound; the text says which and why."""
+
+
 class LocalPort:
     """The end of a peer that lives in the broker's own process."""
 
@@ -76,11 +80,14 @@ class Edge:
         self._timer: asyncio.TimerHandle | None = None
         self._turn_planned = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.turns = 0
+        self._conditions: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
     def bind_ipc(self, endpoint: str) -> None:
-        """Listen on a local socket. Before bind_tcp: its security options would otherwise apply here too."""
-        self._socket.bind(endpoint)
+        """Listen on a local socket; raises AddressUnusable.
+
+        Call it before bind_tcp: the security options of TCP would otherwise apply here too.
+        """
+        self._bind(endpoint)
 
     def bind_tcp(self, endpoint: str, keys: CurveServer, clients: dict[str, str]) -> str:
         """Listen on TCP for peers with one of the keys in `clients` (Z85 public key to name).
@@ -89,7 +96,7 @@ class Edge:
             The endpoint with the port that was bound.
 
         Raises:
-            zmq.ZMQError: the address is in use or not ours.
+            AddressUnusable: the address is in use or not ours.
         """
         self._gate = KeyGate(self._context, clients)
         self._gate.start()
@@ -101,7 +108,7 @@ class Edge:
         # Only TCP can be half open; ipc learns of a dead peer from the kernel.
         socket.setsockopt(zmq.HEARTBEAT_IVL, 5_000)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 15_000)
-        socket.bind(endpoint)
+        self._bind(endpoint)
         return socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def set_tcp_clients(self, clients: dict[str, str]) -> None:
@@ -130,6 +137,16 @@ class Edge:
         """Flush soon: somebody used the router from outside a turn."""
         self._plan_turn()
 
+    async def until(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Wait until `condition` holds after some turn, for `timeout` seconds at most; returns whether it does."""
+        if condition():
+            return True
+        met: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._conditions.append((condition, met))
+        await asyncio.wait([met], timeout=timeout)
+        self._conditions = [each for each in self._conditions if each[1] is not met]
+        return condition()
+
     async def close(self) -> None:
         """Flush what can be flushed, then close the socket with linger."""
         if self._loop is None:
@@ -153,6 +170,12 @@ class Edge:
         socket.setsockopt(zmq.BACKLOG, 1024)
         return socket
 
+    def _bind(self, endpoint: str) -> None:
+        try:
+            self._socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            raise AddressUnusable(f"cannot listen on {endpoint}: {error.strerror}") from None
+
     def _plan_turn(self) -> None:
         if not self._turn_planned and self._loop is not None:
             self._turn_planned = True
@@ -163,7 +186,6 @@ class Edge:
         self._turn_planned = False
         if self._loop is None:
             return
-        self.turns += 1
         router, now = self.router, self._clock()
         for peer, frame in self._take_inbox():
             router.receive(peer, frame, now, Origin("local"))
@@ -173,6 +195,9 @@ class Edge:
         if router.notices:
             notices, router.notices = router.notices, []
             self._on_notices(notices)
+        for condition, met in self._conditions:
+            if not met.done() and condition():
+                met.set_result(None)
         # Sending may have consumed the edge of the descriptor, so look again.
         if more or self._inbox or router.dirty or int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self._plan_turn()

@@ -1,0 +1,55 @@
+"""`broker db`: the schema of the database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from broker.cli.session import fail
+from broker.cli.settings import config_option, load_config
+
+
+@click.group()
+def db() -> None:
+    """Look at the schema of the database, or change it. Stop the broker first."""
+
+
+@db.command()
+@config_option
+@click.argument("revision", default="head")
+@click.pass_obj
+def upgrade(home: Path, config: Path | None, revision: str) -> None:
+    """Bring the schema forward to REVISION, by default the newest."""
+    _migrate(home, config, "upgrade", revision)
+
+
+@db.command()
+@config_option
+@click.argument("revision")
+@click.pass_obj
+def downgrade(home: Path, config: Path | None, revision: str) -> None:
+    """Take the schema back to REVISION; `base` removes all tables and what is in them."""
+    _migrate(home, config, "downgrade", revision)
+
+
+@db.command()
+@config_option
+@click.pass_obj
+def current(home: Path, config: Path | None) -> None:
+    """Print the revision of the schema."""
+    _migrate(home, config, "current", "")
+
+
+def _migrate(home: Path, config: Path | None, verb: str, revision: str) -> None:
+    from broker.store import StoreError, migrate
+
+    url = load_config(home, config).database.url.get_secret_value()
+    try:
+        if verb == "upgrade":
+            migrate.upgrade(url, revision)
+        elif verb == "downgrade":
+            migrate.downgrade(url, revision)
+        click.echo(migrate.current(url) or "base")
+    except StoreError as error:
+        fail(str(error))

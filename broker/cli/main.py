@@ -1,0 +1,55 @@
+"""The command `broker`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from broker import __version__
+from broker.cli.control import start, status, stop
+from broker.cli.database import db
+from broker.cli.keys import key
+from broker.cli.messages import call, pub, tap
+from broker.cli.run import run
+from broker.cli.settings import check
+
+
+class _Group(click.Group):
+    """Takes --home before or after the command: both are natural."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        moved: list[str] = []
+        rest: list[str] = []
+        position = 0
+        while position < len(args):
+            if args[position] == "--":
+                rest += args[position:]
+                break
+            if args[position] == "--home" and position + 1 < len(args):
+                moved += args[position : position + 2]
+                position += 2
+                continue
+            (moved if args[position].startswith("--home=") else rest).append(args[position])
+            position += 1
+        return super().parse_args(ctx, [*moved, *rest])
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="broker")
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="BROKER_HOME",
+    default="~/.plugmesh",
+    show_default=True,
+    help="Directory of the broker; also BROKER_HOME.",
+)
+@click.pass_context
+def main(ctx: click.Context, home: Path) -> None:
+    """Run a plugmesh broker, or talk to one that runs."""
+    ctx.obj = home.expanduser().absolute()
+
+
+for command in (run, check, status, start, stop, pub, call, tap, db, key):
+    main.add_command(command)

@@ -1,0 +1,57 @@
+"""`broker check`, and loading the configuration for the commands that need it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from broker.cli.session import EX_FAILED
+
+if TYPE_CHECKING:
+    from broker.config import Config
+
+config_option = click.option(
+    "--config", type=click.Path(path_type=Path), help="TOML or YAML file; default broker.toml or .yaml in the home."
+)
+
+
+def load_config(home: Path, file: Path | None, options: Mapping[str, str] | None = None) -> Config:
+    """The configuration in force; prints every problem and ends the process when there are any."""
+    from broker.config import ConfigError, load
+
+    try:
+        config = load(home, file, os.environ, options)
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(f"broker: {problem}", err=True)
+        raise SystemExit(EX_FAILED) from None
+    for warning in config.warnings:
+        click.echo(f"broker: warning: {warning}", err=True)
+    return config
+
+
+@click.command()
+@config_option
+@click.pass_obj
+def check(home: Path, config: Path | None) -> None:
+    """Check the configuration and every plugin folder; print the settings in force and where each comes from."""
+    from broker.supervisor.discovery import discover
+    from broker.supervisor.plan import make_plan
+
+    loaded = load_config(home, config)
+    for setting in loaded.describe():
+        source = setting.source + (f":{setting.line}" if setting.line else "")
+        click.echo(f"{setting.name} = {setting.value}  ({source})")
+    folders = loaded.plugin_manager
+    catalog = discover([folders.plugin_dir] if folders.plugin_dir.is_dir() else [], folders.config_dir)
+    for warning in catalog.warnings:
+        click.echo(f"broker: warning: {warning}", err=True)
+    plan = make_plan(each.candidate for each in catalog.plugins)
+    for name, problem in sorted(plan.problems.items()):
+        click.echo(f"broker: plugin {name}: {problem.text}", err=True)
+    click.echo(f"{len(catalog.plugins)} plugins, {len(plan.problems)} of them cannot start")
+    raise SystemExit(EX_FAILED if plan.problems else 0)

@@ -1,0 +1,74 @@
+"""What the control services need of the rest of the broker; the daemon provides it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from broker.core.snapshot import Snapshot
+
+
+class PluginFacts(Protocol):
+    """What the supervisor knows of one plugin; times in seconds before now."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def desired(self) -> str: ...
+    @property
+    def register_status(self) -> int: ...
+    @property
+    def managed(self) -> bool: ...
+    @property
+    def enabled(self) -> bool: ...
+    @property
+    def pid(self) -> int | None: ...
+    @property
+    def session(self) -> int | None: ...
+    @property
+    def restarts(self) -> int: ...
+    @property
+    def since(self) -> float: ...
+    @property
+    def error(self) -> str: ...
+    @property
+    def last_exit(self) -> str: ...
+    @property
+    def requires(self) -> Sequence[str]: ...
+    @property
+    def log_dropped(self) -> int: ...
+
+
+class Plugins(Protocol):
+    """The supervisor, as far as it can be asked and ordered."""
+
+    def snapshot(self) -> Sequence[PluginFacts]:
+        """Every plugin that is known."""
+
+    async def start(self, name: str) -> None:
+        """Start one, after what it needs; raises BusError when that fails."""
+
+    async def stop(self, name: str) -> Sequence[str]:
+        """Stop one, before it what needs it; returns the names in order. Raises BusError for an unknown name."""
+
+
+class Facts(Protocol):
+    """The broker itself."""
+
+    def router(self) -> Snapshot:
+        """The bus at this moment."""
+
+    def broker(self) -> Mapping[str, Any]:
+        """Version, process, database and the like, ready for JSON."""
+
+    def read_keys(self) -> int:
+        """Read the keys in the home anew; returns how many there are."""
+
+    def audit(self, actor: str, action: str, target: str, result: str, detail: str = "") -> None:
+        """Write into the audit log."""

@@ -1,0 +1,261 @@
+"""The daemon: where all rooms meet. Its life reads as start, serve, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from broker import __version__
+from broker.config import Config
+from broker.control.services import Control
+from broker.core import Router
+from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened
+from broker.core.snapshot import Snapshot
+from broker.daemon.local import local_bus
+from broker.daemon.mesh import MeshPort
+from broker.daemon.records import Records
+from broker.edge.curve import new_pair
+from broker.edge.selftest import unknown_key_is_refused
+from broker.edge.server import AddressUnusable, CurveServer, Edge
+from broker.home import CurvePair, Home, HomeError, HomeLock, prepare_socket
+from broker.shutdown import Guard, Phase, run_phases
+from broker.store import Store
+from broker.supervisor.supervisor import Supervisor
+from broker.telemetry.logs import Throttle
+from plugin_sdk.wire.limits import Limits
+
+log = logging.getLogger("broker")
+
+IN_FLIGHT_SHARE, PLUGINS_SHARE, STORE_SHARE, EDGE_SHARE = 0.5, 0.8, 0.7, 1.0
+
+
+class Daemon:
+    """One broker.
+
+    Args:
+        config: every setting.
+        demo: also run the plugins that are shipped.
+    """
+
+    def __init__(self, config: Config, *, demo: bool = False) -> None:
+        self._config = config
+        self._home = Home(config.home)
+        self._lock = HomeLock(self._home.path)
+        self._stop = asyncio.Event()
+        self._started = time.monotonic()
+        self._warnings: list[str] = []
+        self._throttle = Throttle(log)
+        bus = config.bus
+        limits = Limits(frame_bytes=bus.max_frame_bytes, event_credit=bus.credit_bytes)
+        self._router = Router(
+            limits,
+            heartbeat=bus.heartbeat_secs,
+            numbers=lambda: secrets.randbits(62) + 1,
+            uids=(os.getuid(), 0),
+        )
+        self._edge = Edge(self._router, self._on_notices)
+        self._store = Store(
+            config.database.url.get_secret_value(),
+            node=config.broker.node,
+            queue_limit=config.database.queue_limit,
+        )
+        self._bus = local_bus(self._edge, __version__)
+        self._mesh = MeshPort(self._router, self._bus)
+        self._records = Records(self._store)
+        self._supervisor = Supervisor(
+            self._mesh,
+            self._records,
+            plugin_dirs=[config.plugin_manager.plugin_dir, *([_shipped()] if demo else [])],
+            config_dir=config.plugin_manager.config_dir,
+            data_dir=config.plugin_manager.data_dir,
+            log_dir=self._home.logs,
+            home=self._home.path,
+            endpoint=f"ipc://{bus.socket}",
+            max_concurrency=config.plugin_manager.max_concurrency,
+            timeout=config.plugin_manager.timeout,
+        )
+        self._guard = Guard(config.shutdown.timeout_secs + config.shutdown.force_delay_secs, self._supervisor.kill_all)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Open the bus, then everything that uses it; raises HomeError when the home or an address is unusable."""
+        self._home.prepare()
+        self._lock.acquire()
+        self.read_keys()
+        self._listen(prepare_socket(self._config.bus.socket))
+        self._edge.start()
+        await self._bus.open()
+        if self._config.bus.tcp:
+            await self._listen_tcp(self._config.bus.tcp)
+        control = Control(self._supervisor, self, self._config.bus.heartbeat_secs)
+        for name, handler in control.handlers().items():
+            await self._bus.serve(name, handler)
+        log.info("plugmesh %s serves %s, process %d", __version__, self._home.path, os.getpid())
+        self._store.start()
+        self._records.audit("broker", "start", self._config.broker.node, "done", f"process {os.getpid()}")
+        self._tasks.append(asyncio.create_task(self._supervisor.start_all()))
+
+    async def serve(self) -> None:
+        """Run until somebody asks to stop."""
+        self._watch_signals()
+        await self._stop.wait()
+
+    async def stop(self) -> int:
+        """Stop in order; returns the exit status."""
+        settings = self._config.shutdown
+        if settings.force_quit:
+            self._guard.arm()
+        phases = [
+            Phase("finish requests", self._finish_requests, IN_FLIGHT_SHARE),
+            Phase("stop plugins", self._stop_plugins, PLUGINS_SHARE),
+            Phase("flush the database", self._close_store, STORE_SHARE),
+            Phase("close the bus", self._close_bus, EDGE_SHARE),
+        ]
+        undone = await run_phases(phases, settings.timeout_secs, self._guard.entered)
+        self._lock.release()
+        self._guard.disarm()
+        for text in undone:
+            log.error("left undone: %s", text)
+        log.info("stopped%s", "" if not undone else " with something left undone")
+        return 1 if undone else 0
+
+    def router(self) -> Snapshot:
+        """The bus at this moment."""
+        return self._router.snapshot(time.monotonic())
+
+    def broker(self) -> Mapping[str, Any]:
+        """What `broker status` says of the broker itself."""
+        store = self._store.state()
+        database = {
+            "status": store.status,
+            "reason": store.reason,
+            "pending": store.pending,
+            "written": store.written,
+            "dropped": store.dropped,
+        }
+        return {
+            "version": __version__,
+            "node": self._config.broker.node,
+            "pid": os.getpid(),
+            "home": str(self._home.path),
+            "uptime_secs": time.monotonic() - self._started,
+            "database": database,
+            "warnings": [*self._warnings, *self._supervisor.warnings],
+        }
+
+    def read_keys(self) -> int:
+        """Read the keys in the home; returns how many there are."""
+        keys, clients = self._home.keys(), self._home.tcp_clients()
+        self._router.admission.set_keys(keys)
+        self._edge.set_tcp_clients(clients)
+        return len(keys) + len(clients)
+
+    def audit(self, actor: str, action: str, target: str, result: str, detail: str = "") -> None:
+        """Write into the audit log."""
+        self._records.audit(actor, action, target, result, detail)
+
+    def _listen(self, endpoint: str) -> None:
+        try:
+            self._edge.bind_ipc(endpoint)
+        except AddressUnusable as error:
+            raise HomeError(f"{error}; choose another with bus.socket or --home") from None
+
+    async def _listen_tcp(self, endpoint: str) -> None:
+        pair = self._home.server_pair()
+        if pair is None:
+            pair = CurvePair(*new_pair())
+            self._home.save_server_pair(pair)
+        keys = CurveServer(pair.public.encode(), pair.secret.encode())
+        try:
+            bound = self._edge.bind_tcp(endpoint, keys, self._home.tcp_clients())
+        except AddressUnusable as error:
+            raise HomeError(f"{error}; choose another with bus.tcp") from None
+        # CURVE without a working ZAP handler admits any key, so this is proven at every start.
+        if not await asyncio.to_thread(unknown_key_is_refused, bound, keys.public):
+            raise HomeError(f"{bound} did not refuse an unknown key: not serving TCP like that")
+        log.info("listening on %s for %d known keys", bound, len(self._home.tcp_clients()))
+
+    def _watch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+            loop.add_signal_handler(number, self._on_signal, signal.Signals(number).name)
+
+    def _on_signal(self, name: str) -> None:
+        if self._stop.is_set():
+            self._guard.force(f"by a second signal ({name})")
+            return
+        log.info("%s: stopping", name)
+        self._stop.set()
+
+    def _on_notices(self, notices: list[Notice]) -> None:
+        for notice in notices:
+            match notice:
+                case SessionOpened():
+                    self._on_opened(notice)
+                case SessionLost():
+                    self._on_lost(notice)
+                case RegistrationRefused():
+                    self._on_refused(notice)
+                case PeerMisbehaved():
+                    who = notice.name or "an unregistered peer"
+                    kind = f"{notice.code} from {who}"
+                    self._throttle.warning(kind, time.monotonic(), "%s: %s", kind, notice.text)
+                    if notice.code == "denied":
+                        self._records.audit(notice.name, "denied", "bus", "denied", notice.text)
+
+    def _on_opened(self, notice: SessionOpened) -> None:
+        log.debug("%s %s registered, process %d", notice.role, notice.name, notice.pid)
+        if notice.proof == "managed":
+            self._mesh.on_opened(notice)
+        elif notice.role == "plugin":
+            self._records.audit(notice.name, "register", notice.name, "done", f"process {notice.pid}")
+            self._supervisor.session_opened(notice.name, notice.session)
+
+    def _on_lost(self, notice: SessionLost) -> None:
+        log.debug("%s %s left: %s: %s", notice.role, notice.name, notice.code, notice.text)
+        if notice.role == "plugin":
+            self._supervisor.session_lost(notice.name, notice.session, f"{notice.code}: {notice.text}")
+
+    def _on_refused(self, notice: RegistrationRefused) -> None:
+        self._mesh.on_refused(notice)
+        kind = f"registration of {notice.name!r} refused"
+        where = f"process {notice.pid}" if notice.pid else notice.transport
+        self._throttle.warning(kind, time.monotonic(), "%s (%s): %s: %s", kind, where, notice.code, notice.text)
+        self._records.audit(notice.name, "register", notice.name, "refused", f"{notice.code}: {notice.text} ({where})")
+
+    async def _finish_requests(self, limit: float) -> str:
+        self._router.drain()
+        if await self._edge.until(lambda: not self._router.in_flight(), limit):
+            return ""
+        return f"{self._router.in_flight()} requests were still running"
+
+    async def _stop_plugins(self, limit: float) -> str:
+        for task in self._tasks:
+            task.cancel()
+        return ", ".join(await self._supervisor.stop_all(limit))
+
+    async def _close_store(self, limit: float) -> str:
+        self._records.audit("broker", "stop", self._config.broker.node, "done", f"process {os.getpid()}")
+        lost = await asyncio.to_thread(self._store.close, limit)
+        return f"{lost} writes did not reach the database" if lost else ""
+
+    async def _close_bus(self, limit: float) -> str:
+        self._router.say_goodbye("shutting_down", "the broker stops")
+        await self._bus.close()
+        await self._edge.close()
+        self._config.bus.socket.unlink(missing_ok=True)
+        return ""
+
+
+def _shipped() -> Path:
+    """Where the shipped plugins are, installed or in the source tree."""
+    from importlib.resources import files
+
+    return Path(str(files("broker.services")))

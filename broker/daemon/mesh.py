@@ -1,0 +1,85 @@
+"""What the supervisor needs of the bus: admitting the processes it starts, commanding them, learning of their end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+from broker.core.notices import RegistrationRefused, SessionOpened
+from broker.core.router import Router
+from broker.supervisor.errors import CommandError
+from plugin_sdk.client import Bus
+from plugin_sdk.wire.errors import BusError
+
+MAX_REFUSALS = 10  # texts kept per plugin: what a start has to explain, not a log
+
+
+class MeshPort:
+    """The supervisor's view of router and bus.
+
+    Args:
+        router: where tokens are admitted.
+        bus: the broker's own session, for commands.
+    """
+
+    def __init__(self, router: Router, bus: Bus) -> None:
+        self._router = router
+        self._bus = bus
+        self._waiting: dict[str, asyncio.Future[int]] = {}
+        self._registered: dict[str, int] = {}
+        self._owners: dict[str, str] = {}
+        self._refusals: dict[str, deque[str]] = {}
+
+    def expect(self, plugin_id: str, token: str, pid: int) -> None:
+        """Admit the process `pid`, or one of its group, as `plugin_id` when it shows `token`."""
+        self._refusals[plugin_id] = deque(maxlen=MAX_REFUSALS)
+        self._owners[token] = plugin_id
+        self._router.admission.expect(token, plugin_id, pid)
+
+    def forget(self, token: str) -> None:
+        """Admit nobody by this token any more."""
+        self._router.admission.forget(token)
+        self._registered.pop(token, None)
+        self._owners.pop(token, None)
+
+    async def registered(self, plugin_id: str, token: str) -> int:
+        """Wait until the process with this token is registered; returns its session."""
+        known = self._registered.get(token)
+        if known is not None and self._router.session(known) is not None:
+            return known
+        waiter = self._waiting.get(token)
+        if waiter is None:
+            waiter = self._waiting[token] = asyncio.get_running_loop().create_future()
+        try:
+            return await asyncio.shield(waiter)
+        finally:
+            self._waiting.pop(token, None)
+
+    def refusals(self, plugin_id: str) -> list[str]:
+        """Why registrations under this name were refused since expect()."""
+        return list(self._refusals.get(plugin_id, ()))
+
+    async def command(self, session: int, name: str, body: object, timeout: float) -> Any:
+        """Call a life-cycle service of one session; raises CommandError."""
+        try:
+            return await self._bus.call(name, body, timeout=timeout, to=session)
+        except BusError as error:
+            raise CommandError(error.code, error.text) from None
+
+    def session_of(self, plugin_id: str) -> int | None:
+        """The session registered as this plugin, if any."""
+        return self._router.plugin_session(plugin_id)
+
+    def on_opened(self, notice: SessionOpened) -> None:
+        """A managed plugin is registered."""
+        self._registered[notice.token] = notice.session
+        waiter = self._waiting.pop(notice.token, None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(notice.session)
+
+    def on_refused(self, notice: RegistrationRefused) -> None:
+        """Remember why, for the plugin that was meant: by its token, or else by the name that was claimed."""
+        refusals = self._refusals.get(self._owners.get(notice.token, notice.name))
+        if refusals is not None:
+            refusals.append(f"{notice.code}: {notice.text}")

@@ -1,0 +1,37 @@
+"""What the supervisor and the daemon write down, put into the store."""
+
+from __future__ import annotations
+
+from broker.store import Store
+
+
+class Records:
+    """Writes of the supervisor; all return at once and none raises for a broken database."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def registration(self, plugin_id: str, status: int, error: str | None) -> None:
+        """How far the registration of a plugin got (PLG-4)."""
+        self._store.plugins.update_registration_status(plugin_id, status, error)
+
+    def described(
+        self, plugin_id: str, *, name: str, version: str, description: str, enabled: bool, desired: str
+    ) -> None:
+        """What a plugin's manifest and its operator say."""
+        self._store.plugins.upsert(
+            plugin_id,
+            name=name,
+            version=version,
+            description=description,
+            enabled=enabled,
+            desired_state=desired,
+        )
+
+    def exited(self, plugin_id: str, text: str, restarts: int) -> None:
+        """How the process of a plugin ended."""
+        self._store.plugins.record_exit(plugin_id, text, restarts)
+
+    def audit(self, actor: str, action: str, target: str, result: str, detail: str) -> None:
+        """Who did what to which plugin, with what result (SEC-5)."""
+        self._store.audit.record(actor, action, target, result, detail)

@@ -1,0 +1,110 @@
+"""The home of a broker: where everything lives, and the keys that admit peers."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.home.lock import HomeError
+from plugin_sdk.wire.subjects import check_name
+
+OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePair:
+    """A CURVE key pair, Z85."""
+
+    public: str
+    secret: str
+
+
+class Home:
+    """The directory of one broker and of its secrets.
+
+    Args:
+        path: made on first use, for the user only.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser().absolute()
+        self._keys = self.path / "keys"
+        self.logs = self.path / "logs"
+
+    def prepare(self) -> None:
+        """Make the directories and the operator's key; raises HomeError."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for part in ("keys", "keys/plugins", "keys/curve", "keys/curve/clients", "logs", "run"):
+                (self.path / part).mkdir(mode=0o700, exist_ok=True)
+            if self._keys.stat().st_mode & 0o077:
+                self._keys.chmod(0o700)
+            key = self._keys / "client.key"
+            if not key.exists() or not key.read_text().strip():
+                _write_secret(key, secrets.token_urlsafe(32))
+        except OSError as error:
+            raise HomeError(
+                f"cannot use {self.path} as the broker's home: {error.strerror} ({error.filename})"
+                " (choose another with --home or BROKER_HOME)"
+            ) from None
+
+    def keys(self) -> dict[str, str]:
+        """Every key that admits over the local socket: from key to the plugin it admits, or to `operator`."""
+        found = {file.read_text().strip(): file.stem for file in sorted((self._keys / "plugins").glob("*.key"))}
+        found[(self._keys / "client.key").read_text().strip()] = OPERATOR
+        found.pop("", None)
+        return found
+
+    def add_plugin_key(self, name: str) -> Path:
+        """Make a key that admits exactly the plugin `name`, started by hand; returns its file."""
+        file = self._keys / "plugins" / f"{check_name(name)}.key"
+        _write_secret(file, secrets.token_urlsafe(32))
+        return file
+
+    def server_pair(self) -> CurvePair | None:
+        """The broker's own CURVE keys, or None before they were made."""
+        return _read_pair(self._keys / "curve" / "server.key")
+
+    def save_server_pair(self, pair: CurvePair) -> None:
+        """Keep the broker's own CURVE keys."""
+        _write_secret(self._keys / "curve" / "server.key", f"public={pair.public}\nsecret={pair.secret}\n")
+
+    def tcp_clients(self) -> dict[str, str]:
+        """From public CURVE key to the plugin name that it proves, or to `operator`."""
+        files = sorted((self._keys / "curve" / "clients").glob("*.pub"))
+        return {file.read_text().strip(): file.stem for file in files}
+
+    def add_tcp_client(self, name: str, pair: CurvePair, server: str) -> Path:
+        """Admit a CURVE key as `name`; returns the key file to give to that peer."""
+        folder = self._keys / "curve" / "clients"
+        _write_secret(folder / f"{check_name(name)}.pub", pair.public)
+        file = folder / f"{name}.key"
+        _write_secret(file, f"server={server}\npublic={pair.public}\nsecret={pair.secret}\n")
+        return file
+
+    def remove_key(self, name: str) -> list[Path]:
+        """Take back every key of `name`; returns the files removed. The operator's local key stays."""
+        folder = self._keys / "curve" / "clients"
+        every = [self._keys / "plugins" / f"{name}.key", folder / f"{name}.key", folder / f"{name}.pub"]
+        removed = [file for file in every if file.exists()]
+        for file in removed:
+            file.unlink()
+        return removed
+
+
+def _write_secret(file: Path, text: str) -> None:
+    """Write for the owner only, and never half."""
+    draft = file.with_suffix(file.suffix + ".part")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+        out.write(text)
+    draft.replace(file)
+
+
+def _read_pair(file: Path) -> CurvePair | None:
+    if not file.exists():
+        return None
+    lines = dict(line.split("=", 1) for line in file.read_text().splitlines() if "=" in line)
+    return CurvePair(lines["public"], lines["secret"])
