@@ -1,0 +1,115 @@
+"""One run of a plugin's program: what it is given, what it writes, and how it ends."""
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.supervisor.discovery import Installed
+from broker.supervisor.logs import PluginLog
+from broker.supervisor.output import Output
+from broker.supervisor.spawner import Exit, Spawner
+
+# The broker's own settings, the database password among them, and what systemd tells the broker are not meant for
+# plugins; a plugin that answered the watchdog would hide that the broker hangs.
+_PRIVATE_PREFIX = "BROKER_"
+_PRIVATE_NAMES = frozenset(
+    {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "FDSTORE"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every plugin of this broker finds around it.
+
+    Args:
+        home: home of the broker.
+        endpoint: where plugins connect.
+        data_dir: holds a folder for each plugin.
+        environ: the broker's own environment; what is private to the broker is left out of it.
+    """
+
+    home: Path
+    endpoint: str
+    data_dir: Path
+    environ: Mapping[str, str]
+
+    def data_of(self, plugin_id: str) -> Path:
+        """The folder where a plugin may keep files."""
+        return self.data_dir / plugin_id
+
+    def environment(self, plugin_id: str, generation: int, token: str, own: Mapping[str, str]) -> dict[str, str]:
+        """The whole environment of one run.
+
+        Args:
+            token: admits this run, once, to the bus.
+            own: what the plugin's manifest and its operator's file add.
+        """
+        inherited = {
+            name: value
+            for name, value in self.environ.items()
+            if not name.startswith(_PRIVATE_PREFIX) and name not in _PRIVATE_NAMES
+        }
+        return {
+            # Without it a Python plugin that is killed takes its last words with it.
+            "PYTHONUNBUFFERED": "1",
+            **inherited,
+            **own,
+            "BROKER_HOME": str(self.home),
+            "BROKER_ENDPOINT": self.endpoint,
+            "BROKER_PLUGIN": plugin_id,
+            "BROKER_TOKEN": token,
+            "BROKER_DATA_DIR": str(self.data_of(plugin_id)),
+            "BROKER_GENERATION": str(generation),
+        }
+
+
+class Process:
+    """A run of an installed plugin; it is forked at once and runs its program after `go`."""
+
+    def __init__(
+        self, plugin: Installed, generation: int, around: Surroundings, spawner: Spawner, log: PluginLog
+    ) -> None:
+        self.token = secrets.token_urlsafe(32)
+        self.began = asyncio.get_running_loop().time()
+        self.pid: int | None = None
+        own = plugin.manifest.env if plugin.manifest else {}
+        env = around.environment(plugin.plugin_id, generation, self.token, own)
+        self._output = Output(log)
+        try:
+            self._child = spawner.spawn(plugin.command, plugin.folder, env, self._output.write_end)
+        except BaseException:
+            self._output.finish()
+            raise
+        finally:
+            self._output.handed_over()
+        # Registered before anybody else can wait for the end, so that whoever does finds the last lines complete.
+        self._child.exited.add_done_callback(lambda _: self._output.finish())
+        self._child.spawned.add_done_callback(self._note_pid)
+
+    @property
+    def exited(self) -> "asyncio.Future[Exit]":
+        """Done when nothing of the process lives any more; not to be cancelled."""
+        return self._child.exited
+
+    @property
+    def spawned(self) -> "asyncio.Future[int]":
+        """The process id, once it is forked; cancelled when it never was."""
+        return self._child.spawned
+
+    def go(self) -> None:
+        """Lets the program run; call it when the bus knows whom to expect."""
+        self._child.go()
+
+    def stop(self, grace: float) -> None:
+        """SIGTERM to all of it, and SIGKILL after `grace` seconds; at once when that is 0."""
+        self._child.stop(grace)
+
+    def tail(self) -> list[str]:
+        """The last lines it wrote."""
+        return self._output.tail()
+
+    def _note_pid(self, spawned: "asyncio.Future[int]") -> None:
+        if not spawned.cancelled():
+            self.pid = spawned.result()
