@@ -44,7 +44,7 @@ class Requests:
 EVENTS = (
     Events(1, 1, full=Size(200_000, 2_000), quick=Size(20_000, 500)),
     Events(1, 8, full=Size(40_000, 1_000), quick=Size(4_000, 200)),
-    Events(8, 1, full=Size(25_000, 500), quick=Size(2_500, 100)),
+    Events(8, 1, full=Size(25_000, 500), quick=Size(6_000, 300)),
 )
 REQUESTS = (
     Requests(1, full=Size(3_000, 300), quick=Size(400, 50)),

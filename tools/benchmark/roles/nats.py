@@ -94,4 +94,5 @@ async def call(task: pipe.Task) -> pipe.Report:
 
 
 if __name__ == "__main__":
-    pipe.run_async({"publish": publish, "subscribe": subscribe, "serve": serve, "call": call})
+    roles = {"publish": publish, "subscribe": subscribe, "serve": serve, "call": call}
+    pipe.run({name: pipe.blocking(role) for name, role in roles.items()})

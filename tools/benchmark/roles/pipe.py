@@ -112,17 +112,13 @@ async def _at_once(task: Task, ask: Callable[[int], Coroutine[None, None, None]]
 
 
 def run(roles: Mapping[str, Role]) -> None:
-    """Play the role named by the task in argv, with blocking calls."""
+    """Play the role named by the task in argv."""
     task = msgspec.json.decode(sys.argv[1], type=Task)
     _write(msgspec.json.encode(roles[task.role](task)) + b"\n")
 
 
-def run_async(roles: Mapping[str, AsyncRole]) -> None:
-    """Play the role named by the task in argv on an asyncio loop."""
-    run({name: _blocking(role) for name, role in roles.items()})
-
-
-def _blocking(role: AsyncRole) -> Role:
+def blocking(role: AsyncRole) -> Role:
+    """Make a role on an asyncio loop one that can be played like the others."""
     return lambda task: asyncio.run(role(task))
 
 

@@ -1,0 +1,1 @@
+"""The plugin whose copies idle while the footprint is measured."""
