@@ -21,6 +21,7 @@ from broker.core.flow import (
     drain_in_order,
 )
 from broker.core.groups import Group, Turn
+from broker.core.permissions import check_may_subscribe
 from broker.core.retained import Retained
 from broker.core.sessions import Session
 from broker.core.subjects import SubjectTree
@@ -63,8 +64,7 @@ class Events:
         check_pattern(packet.pattern)
         if packet.group is not None:
             check_name(packet.group)
-        if is_reserved(packet.pattern) and not (session.identity.local or session.identity.operator):
-            raise BusError("denied", f"subscribing to {packet.pattern!r} is for the operator: it is reserved")
+        check_may_subscribe(session, packet.pattern)
         if packet.ref in session.subscriptions:
             raise BusError("bad_packet", f"subscription {packet.ref} exists already in this session")
         if len(session.subscriptions) >= self._limits.subscriptions:

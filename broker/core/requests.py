@@ -11,16 +11,15 @@ from typing import Any
 
 from msgspec import Raw
 
+from broker.core.permissions import check_may_call, check_may_serve
 from broker.core.services import Service, Services
 from broker.core.sessions import Instance, Pending, Session
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import encode
 from plugin_sdk.wire.deadlines import Deadlines
 from plugin_sdk.wire.errors import REGISTRY, BusError
-from plugin_sdk.wire.limits import Limits
-from plugin_sdk.wire.subjects import check_subject, is_reserved
-
-_LIFE_CYCLE = "$plugin."
+from plugin_sdk.wire.limits import MAX_INFO_ITEMS, Limits
+from plugin_sdk.wire.subjects import check_subject
 
 
 class Requests:
@@ -42,7 +41,7 @@ class Requests:
     def serve(self, session: Session, packet: p.Serve, now: float) -> None:
         """Register a service of this session; raises BusError when it is refused."""
         name = check_subject(packet.service)
-        self._check_owner(session, name)
+        check_may_serve(session, name)
         if name in session.instances:
             raise BusError("bad_packet", f"service {name!r} is served by this session already")
         if len(session.instances) >= self._limits.services:
@@ -152,30 +151,25 @@ class Requests:
 
     def forget(self, session: Session, reason: str, now: float) -> None:
         """End everything that a lost session was part of."""
-        for pending in list(session.calls.values()):
-            self._cancel_callee(pending)
-            self._end(pending, "caller_lost", now)
+        # First of all nothing new may go to it, or room that the rest makes would be given to the lost session.
         for name, instance in list(session.instances.items()):
             del session.instances[name]
             self._remove_instance(name, instance, now)
+        # Its waiting ones before its running ones, or those would be given the room and run for nobody.
+        for pending in sorted(session.calls.values(), key=_runs):
+            self._cancel_callee(pending)
+            self._end(pending, "caller_lost", now)
         for pending in list(session.serving.values()):
             self._finish(pending, "lost", f"{session.name} went away before it answered: {reason}", now)
-
-    def _check_owner(self, session: Session, name: str) -> None:
-        if session.identity.local or (session.role == "plugin" and name.startswith(session.name + ".")):
-            return
-        if is_reserved(name):
-            raise BusError("denied", f"service {name!r} is reserved for the broker")
-        text = f"{session.role} {session.name!r} may not serve {name!r}: plugins serve names under their own"
-        raise BusError("denied", f"{text}, such as {session.name}.{name.split('.')[-1]}")
 
     def _admit_call(self, session: Session, packet: p.Call) -> float:
         """Check a CALL; returns how many seconds it may wait for its service."""
         check_subject(packet.service)
+        if packet.ref == 0:
+            raise BusError("bad_packet", "ref 0 stands for no request: use 1 or more")
         if packet.ref in session.calls:
             raise BusError("bad_packet", f"request {packet.ref} of this session is still running")
-        if is_reserved(packet.service) and not self._may_call_reserved(session, packet.service):
-            raise BusError("denied", f"calling {packet.service!r} needs the operator key")
+        check_may_call(session, packet.service)
         if self.draining and not (session.identity.local or session.identity.operator or session.serving):
             # A handler in flight may still call others: it could not finish otherwise.
             raise BusError("shutting_down", "the broker is shutting down and takes no new requests")
@@ -184,15 +178,15 @@ class Requests:
             raise BusError("limit", text)
         if not 0 < packet.timeout_ms <= self._limits.timeout_ms:
             raise BusError("bad_packet", f"timeout is {packet.timeout_ms} ms: use 1 to {self._limits.timeout_ms}")
-        wait = (packet.options or {}).get("wait_ready_ms", 0)
+        options = packet.options or {}
+        if len(options) >= MAX_INFO_ITEMS:
+            raise BusError(
+                "bad_packet", f"{len(options)} options: use {MAX_INFO_ITEMS - 1} at most, the broker adds one"
+            )
+        wait = options.get("wait_ready_ms", 0)
         if type(wait) is not int or wait < 0:
             raise BusError("bad_packet", f"wait_ready_ms is {wait!r:.60}: use a whole number of milliseconds")
         return min(wait, packet.timeout_ms) / 1000
-
-    def _may_call_reserved(self, session: Session, service: str) -> bool:
-        if service.startswith(_LIFE_CYCLE):
-            return session.identity.local
-        return session.identity.local or session.identity.operator
 
     def _begin(self, session: Session, packet: p.Call, now: float, wait: float) -> Pending:
         deadline = now + packet.timeout_ms / 1000
@@ -217,10 +211,11 @@ class Requests:
         if len(service.waiting) >= self._limits.queued_requests:
             text = f"{len(service.waiting)} requests wait for {pending.service!r} already"
             self._finish(pending, "busy", text, now)
-            return
-        # A copy: the Raw would keep the caller's whole frame alive for as long as this waits.
-        pending.payload = bytes(pending.payload)
-        service.waiting[pending.id] = pending
+        elif pending.caller.held >= self._limits.backlog_bytes:
+            text = f"{pending.caller.held} bytes of requests of this session wait for room already"
+            self._finish(pending, "busy", text, now)
+        else:
+            service.enqueue(pending)
 
     def _send(self, pending: Pending, instance: Instance, now: float) -> None:
         pending.instance = instance
@@ -228,13 +223,9 @@ class Requests:
         instance.served += 1
         callee = instance.session
         callee.serving[pending.id] = pending
-        options = pending.options
+        options = _options_for(pending, instance)
         if options is not None and options.get("stream") is True:
             pending.chunks = self._limits.chunk_credit
-        if instance.disclose:
-            caller = pending.caller
-            who = {"name": caller.name, "session": caller.number, "pid": caller.pid, "role": caller.role}
-            options = {**(options or {}), "caller": who}
         left = max(1, round((pending.deadline - now) * 1000))
         payload = Raw(pending.payload)
         callee.outbox.add(encode(p.Request(pending.id, pending.service, payload, left, options)))
@@ -246,7 +237,7 @@ class Requests:
             instance = service.choose()
             if instance is None:
                 return
-            self._send(service.waiting.pop(next(iter(service.waiting))), instance, now)
+            self._send(service.dequeue(), instance, now)
 
     def _remove_instance(self, name: str, instance: Instance, now: float) -> None:
         service = self.services.remove(name, instance)
@@ -294,7 +285,23 @@ class Requests:
             instance.session.serving.pop(pending.id, None)
             instance.outstanding -= 1
         elif service is not None:
-            service.waiting.pop(pending.id, None)
+            service.leave(pending)
             self.services.prune(service)
         if service is not None and service.waiting:
             self._dispatch(service, now)
+
+
+def _runs(pending: Pending) -> bool:
+    return pending.instance is not None
+
+
+def _options_for(pending: Pending, instance: Instance) -> dict[str, Any] | None:
+    """The options of a REQUEST. Who calls is said by the broker or by nobody."""
+    options = pending.options
+    if options is not None and "caller" in options:
+        options = {key: value for key, value in options.items() if key != "caller"}
+    if instance.disclose:
+        caller = pending.caller
+        who = {"name": caller.name, "session": caller.number, "pid": caller.pid, "role": caller.role}
+        options = {**(options or {}), "caller": who}
+    return options

@@ -329,6 +329,8 @@ class Router:
     def _refuse_packet(self, session: Session, packet: Any, error: BusError) -> None:
         session.errors += 1
         ref = packet.ref if isinstance(packet, (p.Subscribe, p.Unsubscribe, p.Serve, p.Withdraw, p.Call)) else 0
+        if type(packet) is p.Call and ref in session.calls:
+            ref = 0  # the refused one took the ref of a request that is running, and that one has not ended
         session.outbox.add(encode(p.Error(ref, error.code, error.text)))
         if error.code in ("denied", "bad_packet"):
             self.notices.append(PeerMisbehaved(session.name, session.pid, error.code, error.text))

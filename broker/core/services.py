@@ -17,6 +17,24 @@ class Service:
         self.instances: list[Instance] = []
         self.waiting: dict[int, Pending] = {}  # in order of arrival, by request number
 
+    def enqueue(self, pending: Pending) -> None:
+        """Let a request wait for an instance with room."""
+        # A copy: the Raw would keep the caller's whole frame alive for as long as this waits.
+        pending.payload = bytes(pending.payload)
+        pending.caller.held += len(pending.payload)
+        self.waiting[pending.id] = pending
+
+    def dequeue(self) -> Pending:
+        """Take the request that has waited longest."""
+        pending = next(iter(self.waiting.values()))
+        self.leave(pending)
+        return pending
+
+    def leave(self, pending: Pending) -> None:
+        """A request waits no longer, if it did."""
+        if self.waiting.pop(pending.id, None) is not None:
+            pending.caller.held -= len(pending.payload)
+
     def choose(self) -> Instance | None:
         """The instance with the fewest outstanding requests, the least used among equals; None when all are full."""
         instances = self.instances

@@ -68,6 +68,7 @@ class Session:
     instances: dict[str, Instance] = field(default_factory=dict)
     calls: dict[int, Pending] = field(default_factory=dict)
     serving: dict[int, Pending] = field(default_factory=dict)
+    held: int = 0  # bytes of its calls that wait at the broker for an instance with room
     published: int = 0
     errors: int = 0
     pinged: float = 0.0
