@@ -13,10 +13,12 @@ from msgspec import Raw
 from plugin_sdk.events import decode_body
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import decode_payload
+from plugin_sdk.wire.deadlines import Deadlines
 from plugin_sdk.wire.errors import BusError, CallError
 
 # The broker enforces deadlines; this side only waits that much longer for a broker that does not answer at all.
 GRACE_SECS = 1.0
+SWEEP_SECS = 0.25
 
 
 class Stream:
@@ -65,6 +67,8 @@ class Calls:
         self._refs = count(1)
         self._replies: dict[int, asyncio.Future[Raw]] = {}
         self._streams: dict[int, Stream] = {}
+        self._deadlines = Deadlines()
+        self._sweeping = False
 
     def next_ref(self) -> int:
         """A number that is not in use."""
@@ -86,7 +90,11 @@ class Calls:
         reply: asyncio.Future[Raw] = loop.create_future()
         self._replies[ref] = reply
         self._send(packet)
-        guard = loop.call_later(timeout + GRACE_SECS, _give_up, reply)
+        # One timer for all: a timer handle for each request costs as much as the rest of it.
+        slot = self._deadlines.add(ref, loop.time() + timeout + GRACE_SECS)
+        if not self._sweeping:
+            self._sweeping = True
+            loop.call_later(SWEEP_SECS, self._sweep)
         try:
             return await reply
         except asyncio.CancelledError:
@@ -94,7 +102,7 @@ class Calls:
                 self._send(p.Cancel(ref))
             raise
         finally:
-            guard.cancel()
+            self._deadlines.discard(ref, slot)
             del self._replies[ref]
 
     def open_stream(self, packet: p.Call) -> Stream:
@@ -153,12 +161,17 @@ class Calls:
         for stream in streams.values():
             stream.end(CallError(error.code, error.text))
 
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        for ref in self._deadlines.expire(loop.time()):
+            reply = self._replies.get(ref)
+            if reply is not None and not reply.done():
+                reply.set_exception(CallError("timeout", "no answer from the broker in time"))
+        self._sweeping = bool(self._replies)
+        if self._sweeping:
+            loop.call_later(SWEEP_SECS, self._sweep)
+
 
 def decode_reply(payload: Raw | bytes, service: str) -> Any:
     """The value of a reply; raises BusError `bad_request` when it is not msgpack."""
     return decode_body(decode_payload(payload)[1], f"the reply of {service!r}")
-
-
-def _give_up(reply: asyncio.Future[Raw]) -> None:
-    if not reply.done():
-        reply.set_exception(CallError("timeout", "no answer from the broker in time"))

@@ -136,7 +136,8 @@ class Bus:
             CallError: with the code of what happened: `unavailable`, `timeout`, `failed`, `denied`, `lost`, …
             ConnectionLost: there is no broker.
         """
-        await self._peer.until_open(timeout)
+        if not self._peer.is_open:
+            await self._peer.until_open(timeout)
         calls = self._peer.calls
         ref = calls.next_ref()
         packet = _call_packet(ref, service, args, headers, timeout, wait_ready, to, self._peer.max_payload)
@@ -275,7 +276,6 @@ def _call_packet(
     *,
     stream: bool = False,
 ) -> p.Call:
-    check_subject(service)
     options: dict[str, Any] = {}
     if wait_ready > 0:
         options["wait_ready_ms"] = round(wait_ready * 1000)

@@ -28,6 +28,9 @@ ATTEMPT_SECS = 2.0
 SILENT_BEATS = 3  # heartbeats without a word after which the session is taken for dead
 _ENVELOPE = 1024  # bytes of a frame around a payload: session, kind, subject, options
 
+# So many requests or replies go out before the end of a turn: the other side can begin while this one goes on.
+PIPELINE = 16
+
 log = logging.getLogger("plugin_sdk")
 
 
@@ -134,7 +137,9 @@ class Peer:
     def send(self, packet: p.Packet) -> None:
         """Put a packet into this turn's frame. Without a session it goes nowhere: nothing of it would be valid."""
         self.outbox.add(encode(packet))
-        if not self._planned:
+        if self.outbox.count >= PIPELINE:
+            self.flush()
+        elif not self._planned:
             self.plan_flush()
 
     def plan_flush(self) -> None:

@@ -187,8 +187,11 @@ class Service:
         job.task = worker
         started = self.stats.busy_since = perf_counter()
         try:
-            async with asyncio.timeout(self.options.timeout):
+            if self.options.timeout is None:
                 await self._answer(job)
+            else:
+                async with asyncio.timeout(self.options.timeout):
+                    await self._answer(job)
             self.stats.add(perf_counter() - started)
         except asyncio.CancelledError:
             if not job.is_cancelled():

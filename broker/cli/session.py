@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -56,7 +57,7 @@ def fail(text: str, code: int = EX_FAILED) -> NoReturn:
 
 def parse_json(text: str) -> Any:
     """Data given on the command line; `-` reads it from standard input. Wrong usage when it is not JSON."""
-    source = click.get_text_stream("stdin").read() if text == "-" else text
+    source: str = sys.stdin.read() if text == "-" else text
     try:
         return json.loads(source)
     except json.JSONDecodeError as error:

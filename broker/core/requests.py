@@ -70,12 +70,14 @@ class Requests:
             now: the time, in seconds of the router's clock.
             addressed: the one session it must go to, when the caller named one.
         """
+        service = self.services.get(packet.service)
+        if service is None:
+            check_subject(packet.service)
         wait = self._admit_call(session, packet)
         pending = self._begin(session, packet, now, wait)
         if addressed is not None:
             self._send(pending, addressed.instances.get(packet.service) or Instance(addressed, 1), now)
             return
-        service = self.services.get(packet.service)
         if service is None or not service.instances:
             if not wait:
                 self._finish(pending, "unavailable", f"no plugin serves {pending.service!r}", now)
@@ -164,7 +166,6 @@ class Requests:
 
     def _admit_call(self, session: Session, packet: p.Call) -> float:
         """Check a CALL; returns how many seconds it may wait for its service."""
-        check_subject(packet.service)
         if packet.ref == 0:
             raise BusError("bad_packet", "ref 0 stands for no request: use 1 or more")
         if packet.ref in session.calls:
@@ -178,7 +179,9 @@ class Requests:
             raise BusError("limit", text)
         if not 0 < packet.timeout_ms <= self._limits.timeout_ms:
             raise BusError("bad_packet", f"timeout is {packet.timeout_ms} ms: use 1 to {self._limits.timeout_ms}")
-        options = packet.options or {}
+        options = packet.options
+        if options is None:
+            return 0.0
         if len(options) >= MAX_INFO_ITEMS:
             raise BusError(
                 "bad_packet", f"{len(options)} options: use {MAX_INFO_ITEMS - 1} at most, the broker adds one"
