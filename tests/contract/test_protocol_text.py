@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from broker.core.flow import MAX_LANES
 from plugin_sdk.wire import limits
 from plugin_sdk.wire.errors import REGISTRY
 from plugin_sdk.wire.packets import Packet, Unknown
@@ -56,6 +57,12 @@ def test_the_array_limits_of_registration_are_told() -> None:
     for name, most in (("Versions", 16), ("Services", limits.DEFAULT_LIMITS.services)):
         alias = getattr(sys.modules["plugin_sdk.wire.packets"], name)
         assert alias.__metadata__[0].max_length == most
+
+
+def test_the_bounds_that_the_core_has_beside_the_limits_are_told() -> None:
+    text = " ".join(TEXT.split())
+    assert f"more than {MAX_LANES} different pairs of `overflow` and `max_pending`" in text
+    assert f"at most {limits.MAX_INFO_ITEMS - 1} entries" in text
 
 
 def test_every_packet_is_told_with_its_layout() -> None:
