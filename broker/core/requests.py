@@ -142,10 +142,10 @@ class Requests:
 
     def expire(self, now: float) -> None:
         """End every request whose time is over."""
-        for request in self._deadlines.expire(now):
-            pending = self._pending.get(request)
-            if pending is not None:
-                self._expire_one(pending, now)
+        due = [self._pending[request] for request in self._deadlines.expire(now)]
+        # Waiting ones first, or they would be given the room of those that run and be handed out too late.
+        for pending in sorted(due, key=_runs):
+            self._expire_one(pending, now)
 
     def next_deadline(self) -> float | None:
         """When `expire` next has something to do."""

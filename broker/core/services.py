@@ -70,7 +70,6 @@ class Services:
 
     def remove(self, name: str, instance: Instance) -> Service | None:
         """Take an instance away; returns its service."""
-        instance.withdrawn = True
         service = self._services.get(name)
         if service is not None and instance in service.instances:
             service.instances.remove(instance)

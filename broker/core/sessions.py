@@ -91,7 +91,6 @@ class Instance:
     disclose: bool = False
     outstanding: int = 0
     served: int = 0
-    withdrawn: bool = False
 
 
 @dataclass(slots=True, eq=False)

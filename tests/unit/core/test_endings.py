@@ -54,6 +54,16 @@ def test_requests_end_in_the_order_of_their_deadlines(mesh: Mesh, caller: Peer) 
     assert [error.ref for error in caller.all_of(p.Error)] == [refs[1.0], refs[2.0], refs[3.0]]
 
 
+def test_a_request_whose_time_is_over_is_not_handed_out_because_another_one_ended(mesh: Mesh, caller: Peer) -> None:
+    callee = server(mesh, concurrency=1)
+    for _ in range(5):
+        caller.call("server.x", timeout=2.0)
+    mesh.advance(2.1)
+    assert [error.code for error in caller.all_of(p.Error)] == ["timeout"] * 5
+    assert [type(packet) for packet in callee.take()] == [p.Request, p.Cancel]
+    assert_nothing_pends(mesh)
+
+
 def test_the_router_wants_to_be_called_when_the_next_deadline_passes(mesh: Mesh, caller: Peer) -> None:
     callee = server(mesh)
     heartbeat = mesh.router.next_deadline()
