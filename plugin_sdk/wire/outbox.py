@@ -51,14 +51,15 @@ class Outbox:
 
     def add(self, packet: bytes) -> None:
         """Append one encoded packet."""
+        # Before it, not after it: a packet just under the limit of a frame must not share its frame with others.
+        if self.size + len(packet) > FRAME_TARGET:
+            self.seal()
         self.parts.append(packet)
         self.count += 1
         self.size += len(packet)
         if not self.listed:
             self.listed = True
             self.listing.append(self)
-        if self.size > FRAME_TARGET:
-            self.seal()
 
     def seal(self) -> None:
         """Close the frame that is being gathered."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from plugin_sdk.wire import packets as p
-from plugin_sdk.wire.codec import decode_frame, encode
-from plugin_sdk.wire.limits import FRAME_TARGET
+from plugin_sdk.wire.codec import decode_frame, encode, encode_payload
+from plugin_sdk.wire.limits import DEFAULT_LIMITS, FRAME_TARGET
 from plugin_sdk.wire.outbox import Outbox
 
 SESSION = 77
@@ -72,6 +73,15 @@ def test_frames_are_closed_at_their_target_and_hold_every_packet_once(sizes: lis
     waiting = box.pending_bytes
     frames = taken(box)
     assert [packet for frame in frames for packet in decode_frame(frame)[1]] == sent
-    assert all(len(frame) <= 2 * FRAME_TARGET for frame in frames)
+    assert all(len(frame) <= FRAME_TARGET + 16 for frame in frames)
     assert sum(map(len, frames)) - 16 * len(frames) <= waiting <= sum(map(len, frames))
     assert box.pending_bytes == 0
+
+
+def test_a_packet_just_under_the_limit_of_a_frame_does_not_share_its_frame() -> None:
+    box, _ = outbox()
+    body = bytes(DEFAULT_LIMITS.frame_bytes - 64)
+    box.add(encode(p.Ping(1)))
+    box.add(encode(p.Reply(2, Raw(encode_payload(body)))))
+    box.add(encode(p.Ping(3)))
+    assert [len(decode_frame(frame)[1]) for frame in taken(box)] == [1, 1, 1]
