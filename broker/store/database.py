@@ -34,12 +34,12 @@ class Database:
 
         Raises StoreDown also for a database that a newer plugmesh has migrated.
         """
-        # Whatever broke may have left connections behind that only look alive.
-        self._engine.dispose()
-        if self._revision() == revisions.HEAD:
-            return
-        revisions.upgrade_in_child(self._url)
-        self._revision()
+        with explained(self._url):
+            # Whatever broke may have left connections behind that only look alive.
+            self._engine.dispose()
+            if self._revision() != revisions.HEAD:
+                revisions.upgrade_in_child(self._url)
+                self._revision()
 
     def forget_registrations(self, node: str) -> None:
         """Set the plugins of `node` that claim to be registering or registered to unregistered."""

@@ -8,7 +8,7 @@ from sqlalchemy.exc import ArgumentError
 from broker.store.errors import Unusable
 from broker.store.url import masked
 
-LOCK_SECS = 2
+LOCK_SECS = 1
 ANSWER_SECS = 5
 CONNECT_SECS = 3
 # Execution option of a connection that only reads.

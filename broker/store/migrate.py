@@ -17,7 +17,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, Engine, func, select, text
 
 from broker.store.diagnosis import explained
 from broker.store.engine import READING, open_engine
@@ -106,26 +106,28 @@ def _alone(url: str) -> Iterator[Connection]:
     """Connect in a transaction that keeps every other process from migrating the same database."""
     engine = open_engine(url, lock_secs=LOCK_SECS, answer_secs=ANSWER_SECS)
     try:
-        with explained(url), engine.begin() as connection, _lock(connection, url), _revisions_named(url):
+        with explained(url), _lock(engine, url), engine.begin() as connection, _revisions_named(url):
             yield connection
     finally:
         engine.dispose()
 
 
 @contextmanager
-def _lock(connection: Connection, url: str) -> Iterator[None]:
-    if connection.dialect.name == "sqlite":
+def _lock(engine: Engine, url: str) -> Iterator[None]:
+    if engine.dialect.name == "sqlite":
         # The transaction is the lock already, and undoes a migration that fails or is killed.
         yield
         return
-    # MariaDB commits at every CREATE and DROP, so a transaction keeps nobody out.
+    # MariaDB commits at every CREATE and DROP, so a transaction keeps nobody out. The lock belongs to a connection of
+    # its own, because it must outlast the last commit.
     name = func.concat("plugmesh.migrate.", func.md5(func.database()))
-    if connection.execute(select(func.get_lock(name, LOCK_SECS))).scalar() != 1:
-        raise StoreDown(f"database {masked(url)} is being migrated by another process: try again later")
-    try:
-        yield
-    finally:
-        connection.execute(select(func.release_lock(name)))
+    with engine.connect() as holder:
+        if holder.execute(select(func.get_lock(name, LOCK_SECS))).scalar() != 1:
+            raise StoreDown(f"database {masked(url)} is being migrated by another process: try again later")
+        try:
+            yield
+        finally:
+            holder.execute(select(func.release_lock(name)))
 
 
 @contextmanager

@@ -6,7 +6,9 @@ Alembic would cost the broker 25 MB for something that it needs once.
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import IO
 
 from sqlalchemy import Connection, column, inspect, select, table
 
@@ -47,9 +49,7 @@ def upgrade_in_child(url: str) -> None:
     with tempfile.TemporaryFile() as said:
         # A session of its own, so that Ctrl-C in a terminal does not hit it in the middle. The URL goes by the pipe,
         # since arguments are public; the pipe stays open as long as the child should live.
-        child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
-        )
+        child = _start(command, said, url)
         try:
             _wait(child, url)
         finally:
@@ -59,6 +59,15 @@ def upgrade_in_child(url: str) -> None:
         text = said.read().decode("utf-8", "replace").strip()
     if child.returncode != 0:
         raise StoreDown(text or f"migrating database {masked(url)} ended with status {child.returncode}")
+
+
+def _start(command: Sequence[str], said: IO[bytes], url: str) -> "subprocess.Popen[bytes]":
+    try:
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+        )
+    except OSError as error:
+        raise StoreDown(f"the process that migrates database {masked(url)} cannot be started: {error}") from error
 
 
 def _wait(child: "subprocess.Popen[bytes]", url: str) -> None:

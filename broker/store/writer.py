@@ -58,7 +58,8 @@ class Writer:
             # A broker that was killed could not do it, and whatever waits here is newer.
             self._database.forget_registrations(self._node)
             self._fresh = False
-        self._land(self._handoff.take(BATCH, timeout=0))
+        # One will do, and those left in the backlog can still be merged while this attempt lasts.
+        self._land(self._handoff.take(1, timeout=0))
         self._health.up()
 
     def _serve(self) -> None:

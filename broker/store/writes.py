@@ -112,7 +112,8 @@ def _plugin_row(node: str, plugin_id: str, at: datetime) -> dict[str, object]:
     # Any of the three kinds may be the first that the table hears of a plugin, and merging may remove the others,
     # so each is an upsert with the columns that a new row cannot do without.
     row: dict[str, object] = {"node": node, "plugin_id": _unicode(plugin_id), "name": fit(plugin_id, LINE_BYTES)}
-    return row | {"description": "", "created_at": _stored(at), "updated_at": _stored(at)}
+    row |= {"version": "", "description": "", "desired_state": ""}
+    return row | {"created_at": _stored(at), "updated_at": _stored(at)}
 
 
 def _unicode(text: str) -> str:

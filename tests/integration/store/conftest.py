@@ -36,12 +36,20 @@ def url(empty_url: str) -> str:
 
 
 @pytest.fixture
+def server_url(mariadb_url: str) -> str:
+    """As `url`, for tests of what happens to a server."""
+    upgrade(mariadb_url)
+    return mariadb_url
+
+
+@pytest.fixture
 def stores() -> Iterator[OpenStore]:
     """Start a store for a URL; all of them are closed at the end."""
     opened: list[Store] = []
 
     def start(url: str, **options: Any) -> Store:
-        store = Store(url, **({"node": "here", "retry_secs": 0.05} | options))
+        settings: dict[str, Any] = {"node": "here", "retry_secs": 0.05} | options
+        store = Store(url, **settings)
         opened.append(store)
         store.start()
         return store

@@ -33,7 +33,13 @@ def land(store: Store) -> None:
 
 def describe(store: Store, plugin_id: str, **changes: Any) -> None:
     """Describe a plugin of which only `changes` matter."""
-    facts = {"name": plugin_id, "version": "1.0.0", "description": "", "enabled": True, "desired_state": "running"}
+    facts: dict[str, Any] = {
+        "name": plugin_id,
+        "version": "1.0.0",
+        "description": "",
+        "enabled": True,
+        "desired_state": "running",
+    }
     store.plugins.upsert(plugin_id, **(facts | changes))
 
 
