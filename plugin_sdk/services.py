@@ -258,7 +258,7 @@ def _binder(handler: Callable[..., Any]) -> Callable[[Any], Binding]:
     required = {each.name for each in parameters if each.name in named and each.default is Parameter.empty}
 
     def bind(body: Any) -> Binding:
-        if isinstance(body, dict) and required <= body.keys() and (open_ended or body.keys() <= named) and named:
+        if isinstance(body, dict) and required <= body.keys() and (open_ended or body.keys() <= named) and (named or not body):
             return (), body
         if body is None and not required:
             return (), {}

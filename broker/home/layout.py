@@ -11,6 +11,7 @@ from broker.home.lock import HomeError
 from plugin_sdk.wire.subjects import check_name
 
 OPERATOR = "operator"
+PARTS = ("keys", "keys/plugins", "keys/curve", "keys/curve/clients", "logs", "run", "plugins", "config", "data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Home:
         """Make the directories and the operator's key; raises HomeError."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for part in ("keys", "keys/plugins", "keys/curve", "keys/curve/clients", "logs", "run"):
+            for part in PARTS:
                 (self.path / part).mkdir(mode=0o700, exist_ok=True)
             if self._keys.stat().st_mode & 0o077:
                 self._keys.chmod(0o700)
