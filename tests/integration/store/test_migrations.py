@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Text, create_engine, event, inspect, text
 
 from broker.store import StoreDown
 from broker.store.engine import open_engine
-from broker.store.migrate import current, downgrade, upgrade
+from broker.store.migrate import current, downgrade, main, upgrade
 from broker.store.revisions import HEAD, REVISIONS
 from broker.store.schema import metadata
 from tests.integration.store.conftest import OpenStore
@@ -44,11 +44,6 @@ def differences(url: str) -> list[Any]:
 def tables(url: str) -> list[str]:
     with connected(url) as connection:
         return inspect(connection).get_table_names()
-
-
-def migrate(*arguments: str, url: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "broker.store.migrate", "-", *arguments]
-    return subprocess.run(command, input=f"{url}\n", capture_output=True, text=True, timeout=30, check=False, cwd=ROOT)
 
 
 def test_the_code_knows_the_revisions_that_there_are() -> None:
@@ -121,15 +116,26 @@ def test_two_brokers_may_migrate_the_same_database_at_once(empty_url: str) -> No
     assert differences(empty_url) == []
 
 
-def test_the_command_line_goes_forward_and_back_and_tells_where_it_is(sqlite_url: str) -> None:
-    assert migrate("upgrade", url=sqlite_url).returncode == 0
-    assert migrate("current", url=sqlite_url).stdout == f"{HEAD}\n"
-    assert migrate("downgrade", "base", url=sqlite_url).returncode == 0
+def test_the_command_line_goes_forward_and_back_and_tells_where_it_is(
+    sqlite_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([sqlite_url, "current"]) == 0
+    assert main([sqlite_url, "upgrade"]) == 0
+    assert main([sqlite_url, "current"]) == 0
+    assert capsys.readouterr().out == f"base\n{HEAD}\n"
+    assert main([sqlite_url, "downgrade", "base"]) == 0
     assert tables(sqlite_url) == []
 
 
-def test_the_command_line_says_in_one_line_why_it_failed() -> None:
-    failed = migrate("upgrade", url="sqlite:////nowhere/broker.db")
+def test_the_command_line_reads_the_url_where_nobody_sees_it_and_says_in_one_line_why_it_failed() -> None:
+    failed = subprocess.run(
+        [sys.executable, "-m", "broker.store.migrate", "-", "upgrade"],
+        input="sqlite:////nowhere/broker.db\n",
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
     assert failed.returncode == 1
     assert failed.stderr.startswith("database sqlite:////nowhere/broker.db cannot be opened")
     assert failed.stderr.count("\n") == 1
