@@ -86,6 +86,7 @@ class AllowedTable:
             if not _IDENTIFIER.fullmatch(each):
                 raise ValueError(f"tables.{name}: {each!r} is no name; expects letters, digits and '_', at most 63")
         self._settings = settings
+        self.name = name
         self.kinds = {column: _kind(f"tables.{name}.{column}", kind) for column, kind in columns.items()}
         made = [sa.Column(each, kind.type, primary_key=" key" in columns[each]) for each, kind in self.kinds.items()]
         self.table = sa.Table(name, metadata, *made)
@@ -97,7 +98,7 @@ class AllowedTable:
             raise CallError("bad_request", f"row is {row!r:.80}; expects a map from columns to values")
         values = {self._column(name).name: self._value(name, value) for name, value in row.items()}
         if values.get(self.key.name) is None and isinstance(self.key.type, sa.String):
-            raise CallError("bad_request", f"row lacks {self.key.name!r}, the key of {self.table.name!r}")
+            raise CallError("bad_request", f"row lacks {self.key.name!r}, the key of {self.name!r}")
         return values
 
     def select(self, request: dict[str, Any], limit: int) -> sa.Select[Any]:
@@ -128,7 +129,7 @@ class AllowedTable:
 
     def _column(self, name: object) -> sa.Column[Any]:
         if not isinstance(name, str) or name not in self.kinds:
-            text = f"column {name!r:.80} of {self.table.name!r} is not in the allow-list"
+            text = f"column {name!r:.80} of {self.name!r} is not in the allow-list"
             raise CallError("bad_request", f"{text}; there are {', '.join(self.kinds)}")
         return self.table.c[name]
 
@@ -202,15 +203,14 @@ class Database(Plugin):
     def save(self, request: Any) -> dict[str, Any]:
         """Change the row of `table` that has the key of `row`, or insert it; return its key."""
         allowed = self._allowed(request, ("table", "row"))
-        values, table, key = allowed.row(request.get("row")), allowed.table, allowed.key
-        known = values.get(key.name)
+        values = allowed.row(request.get("row"))
+        key = values.get(allowed.key.name)
         with self._transaction() as connection:
-            if known is not None:
-                change = sa.update(table).where(key == known).values(values)
-                if connection.execute(change).rowcount:
-                    return {"table": table.name, "key": known}
-            inserted = connection.execute(sa.insert(table).values(values)).inserted_primary_key or (known,)
-        return {"table": table.name, "key": inserted[0]}
+            change = sa.update(allowed.table).where(allowed.key == key).values(values)
+            if key is None or not connection.execute(change).rowcount:
+                inserted = connection.execute(sa.insert(allowed.table).values(values))
+                (key,) = inserted.inserted_primary_key or (key,)
+        return {"table": allowed.name, "key": key}
 
     @Plugin.service("query")
     def query(self, request: Any) -> dict[str, Any]:
@@ -219,7 +219,7 @@ class Database(Plugin):
         most = self._settings.max_rows
         limit = count(request, "limit", min(100, most), 1, most)
         rows, more = self._fetch(allowed.select(request, limit), limit)
-        return {"table": allowed.table.name, "rows": rows, "more": more}
+        return {"table": allowed.name, "rows": rows, "more": more}
 
     async def _answer(self, event: Event, work: Callable[[Any], dict[str, Any]], done: str) -> None:
         """Publish the result of `work` as `done`, or as `data.failed` why there is none; with the id of the request."""
@@ -267,7 +267,7 @@ class Database(Plugin):
                 size += sum(len(str(value).encode()) for value in row)
                 if len(rows) == limit or (rows and size > LARGEST_ANSWER):
                     return rows, True
-                rows.append(dict(row._mapping))
+                rows.append({str(name): value for name, value in row._mapping.items()})  # SQLAlchemy's own kind of str
         return rows, False
 
     @contextmanager

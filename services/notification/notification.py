@@ -150,6 +150,7 @@ class Notification(Plugin):
         smtp = SmtpSettings(**self._settings.smtp)
         outbox = FileTransport(self.data_dir / "outbox", self._settings.outbox_files)
         self._transport = SmtpTransport(smtp) if smtp.host else outbox
+        self._in_hand: list[dict[str, Any]] = []
 
     async def start(self) -> None:
         """Subscribe as a queue group: of several instances one sends the mail."""
@@ -158,9 +159,22 @@ class Notification(Plugin):
             await self.bus.subscribe(subject, self.notify, group="notification", concurrency=limit)
         self.log.info("mails go by transport %r", self._transport.name)
 
+    async def cleanup(self) -> None:
+        """Give up the mails that could not be finished in the time for stopping, and say so."""
+        for outcome in self._in_hand:
+            failure = {"code": "shutting_down", "reason": "stopped while trying; the mail may have been sent"}
+            await self.publish("notification.failed", outcome | failure)
+
     async def notify(self, event: Event) -> None:
         """Send the mail for one event, and publish what became of it."""
         outcome: dict[str, Any] = {"about": event.subject, "user_id": None, "transport": self._transport.name}
+        self._in_hand.append(outcome)
+        try:
+            await self._notify(event, outcome)
+        finally:
+            self._in_hand.remove(outcome)
+
+    async def _notify(self, event: Event, outcome: dict[str, Any]) -> None:
         try:
             outcome["user_id"] = user_id = _text_of(event, "user_id", LONGEST_ID)
             subject, text = compose(event)
@@ -171,7 +185,7 @@ class Notification(Plugin):
             self.log.warning("no mail about %s to user %r: %s", event.subject, outcome["user_id"], error)
             await self.publish("notification.failed", outcome | {"code": error.code, "reason": error.text[:500]})
         else:
-            await self.publish("notification.sent", outcome | {"message_id": mail["Message-ID"]})
+            await self.publish("notification.sent", outcome | {"message_id": str(mail["Message-ID"])})
 
     def _mail(self, user: Any, subject: str, text: str) -> EmailMessage:
         mail = EmailMessage()
