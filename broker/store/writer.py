@@ -41,7 +41,7 @@ class Writer:
         )
 
     def run(self) -> None:
-        """Work until the handoff stops; raises StoreDown when the database is down at that moment."""
+        """Work until the handoff stops; may raise StoreDown when the database is down at that moment."""
         try:
             while not self._handoff.stopping.is_set():
                 self._recovering(self._recover)

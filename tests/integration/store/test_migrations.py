@@ -13,7 +13,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Text, create_engine, event, inspect, text
+from sqlalchemy import Connection, Text, inspect, text
 
 from broker.store import StoreDown
 from broker.store.engine import open_engine
@@ -180,10 +180,8 @@ def test_the_child_that_migrates_is_not_told_the_password_where_others_can_see_i
 
 
 def test_the_child_that_migrates_ends_with_its_parent(sqlite_url: str) -> None:
-    locking = create_engine(sqlite_url)
-    event.listen(locking, "begin", lambda connection: connection.exec_driver_sql("BEGIN EXCLUSIVE"))
     command = [sys.executable, "-m", "broker.store.migrate", "--tied", "-", "upgrade"]
-    with locking.begin():
+    with connected(sqlite_url):
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
         assert child.stdin is not None
         child.stdin.write(f"{sqlite_url}\n".encode())
@@ -193,7 +191,6 @@ def test_the_child_that_migrates_ends_with_its_parent(sqlite_url: str) -> None:
         child.stdin = None
         child.communicate(timeout=2)
     assert child.returncode == 1
-    locking.dispose()
 
 
 def opened(pid: int, name: str) -> bool:
