@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from broker.core.flow import MAX_LANES
+from broker.supervisor.errors import FINAL_CODES
 from plugin_sdk.wire import limits
 from plugin_sdk.wire.errors import REGISTRY
 from plugin_sdk.wire.packets import Packet, Unknown
@@ -63,6 +64,12 @@ def test_the_bounds_that_the_core_has_beside_the_limits_are_told() -> None:
     text = " ".join(TEXT.split())
     assert f"more than {MAX_LANES} different pairs of `overflow` and `max_pending`" in text
     assert f"at most {limits.MAX_INFO_ITEMS - 1} entries" in text
+
+
+def test_the_codes_that_end_a_start_are_told() -> None:
+    told = re.search(r"is tried again unless the code is (.*?)\.", " ".join(TEXT.split()))
+    assert told is not None
+    assert set(re.findall(r"`(\w+)`", told[1])) == FINAL_CODES
 
 
 def test_every_packet_is_told_with_its_layout() -> None:
