@@ -118,14 +118,14 @@ class Router:
                 break
         else:
             self._grant(session)
-        if self.events.slow:
-            self._end_slow(now)
+        self._end_slow(now)
 
     def peer_lost(self, peer: bytes, now: float, text: str = "the connection is gone") -> None:
         """The transport cannot reach this peer any more."""
         session = self._sessions.get(peer)
         if session is not None:
             self._remove(session, "lost", text, now)
+            self._end_slow(now)
 
     def close(self, number: int, code: str, text: str, now: float) -> None:
         """End a session from this side, telling its peer why."""
@@ -365,8 +365,9 @@ class Router:
                 self._grant(session)
 
     def _end_slow(self, now: float) -> None:
-        slow, self.events.slow = self.events.slow, {}
-        for outbox, text in slow.items():
+        slow = self.events.slow
+        while slow:  # the end of one session may show that another one is slow
+            outbox, text = slow.popitem()
             session = self._sessions.get(outbox.peer)
             if session is not None and session.outbox is outbox:
                 self.close(session.number, "slow_consumer", text, now)
