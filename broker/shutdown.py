@@ -85,12 +85,13 @@ class Guard:
         self._leave = leave
         self._done = threading.Event()
         self._phase = "the shutdown had not begun"
-        self._armed = 0.0
-
-    def arm(self) -> None:
-        """Begin to count."""
         self._armed = time.monotonic()
-        threading.Thread(target=self._watch, name="broker-shutdown-guard", daemon=True).start()
+
+    def arm(self, *, watch: bool = True) -> None:
+        """Begin to count; without `watch` only force() ends the process."""
+        self._armed = time.monotonic()
+        if watch:
+            threading.Thread(target=self._watch, name="broker-shutdown-guard", daemon=True).start()
 
     def entered(self, phase: str) -> None:
         """Remember where the shutdown is."""

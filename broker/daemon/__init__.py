@@ -30,6 +30,8 @@ def run(config: Config, *, demo: bool = False) -> int:
 
 async def _live(config: Config, demo: bool) -> int:
     daemon = Daemon(config, demo=demo)
+    # Before anything else: a signal during the start must lead to an orderly stop, too.
+    daemon.watch_signals()
     await daemon.start()
     await daemon.serve()
     return await daemon.stop()

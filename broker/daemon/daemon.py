@@ -84,6 +84,12 @@ class Daemon:
         self._guard = Guard(config.shutdown.timeout_secs + config.shutdown.force_delay_secs, self._supervisor.kill_all)
         self._tasks: list[asyncio.Task[None]] = []
 
+    def watch_signals(self) -> None:
+        """Let SIGINT, SIGTERM and SIGQUIT stop the broker; a second one forces it."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+            loop.add_signal_handler(number, self._on_signal, signal.Signals(number).name)
+
     async def start(self) -> None:
         """Open the bus, then everything that uses it; raises HomeError when the home or an address is unusable."""
         self._home.prepare()
@@ -104,14 +110,12 @@ class Daemon:
 
     async def serve(self) -> None:
         """Run until somebody asks to stop."""
-        self._watch_signals()
         await self._stop.wait()
 
     async def stop(self) -> int:
         """Stop in order; returns the exit status."""
         settings = self._config.shutdown
-        if settings.force_quit:
-            self._guard.arm()
+        self._guard.arm(watch=settings.force_quit)
         phases = [
             Phase("finish requests", self._finish_requests, IN_FLIGHT_SHARE),
             Phase("stop plugins", self._stop_plugins, PLUGINS_SHARE),
@@ -181,11 +185,6 @@ class Daemon:
         if not await asyncio.to_thread(unknown_key_is_refused, bound, keys.public):
             raise HomeError(f"{bound} did not refuse an unknown key: not serving TCP like that")
         log.info("listening on %s for %d known keys", bound, len(self._home.tcp_clients()))
-
-    def _watch_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
-            loop.add_signal_handler(number, self._on_signal, signal.Signals(number).name)
 
     def _on_signal(self, name: str) -> None:
         if self._stop.is_set():
