@@ -56,7 +56,7 @@ class Endings(RuleBasedStateMachine):
         for _ in range(3):
             self.join()
         for who in range(2):
-            self.serve(who, "work.x", 1)
+            self.serve(who, "work.x", 2)
 
     @precondition(lambda self: len(self.alive) < 6)
     @rule()
@@ -80,11 +80,11 @@ class Endings(RuleBasedStateMachine):
 
     @rule(
         who=picks,
-        service=st.sampled_from((*SERVICES, "work.nobody")),
-        timeout=st.sampled_from((0.05, 0.5, 3.0)),
+        service=st.sampled_from(("work.x", "work.x", "work.y")),
+        timeout=st.sampled_from((0.5, 3.0, 9.0)),
         wait=st.sampled_from((0, 0, 20, 400, 9000)),
         size=st.sampled_from((0, 0, 200)),
-        stream=st.booleans(),
+        stream=st.sampled_from((True, True, False)),
         count=st.integers(1, 4),
     )
     def call(self, who: int, service: str, timeout: float, wait: int, size: int, stream: bool, count: int) -> None:
@@ -97,27 +97,34 @@ class Endings(RuleBasedStateMachine):
         self.listen()
 
     @precondition(lambda self: self.in_hand)
-    @rule(which=picks, kind=st.sampled_from(("reply", "reply", "error", "chunk", "chunk")), twice=st.booleans())
-    def answer(self, which: int, kind: str, twice: bool) -> None:
-        (peer, request), chunks = pick(list(self.in_hand.items()), which)
+    @rule(which=picks, well=st.booleans(), twice=st.booleans())
+    def answer(self, which: int, well: bool, twice: bool) -> None:
+        peer, request = pick(list(self.in_hand), which)
+        del self.in_hand[peer, request]
         for _ in range(1 + twice):
-            running = (peer, request) in self.in_hand
-            self.late += not running
-            if kind == "chunk":
-                peer.send(p.Chunk(request, payload(b"%d" % chunks)))
-                chunks += 1
-                if running:
-                    self.in_hand[peer, request] = chunks
+            peer.send(p.Reply(request, payload()) if well else p.Error(request, "failed", "no"))
+            self.listen()
+        self.late += twice
+
+    @precondition(lambda self: self.in_hand)
+    @rule(which=picks, count=st.integers(1, 3))
+    def stream(self, which: int, count: int) -> None:
+        """Send chunks, whether the credit for them is there or not."""
+        (peer, request), begun = pick(list(self.in_hand.items()), which)
+        for number in range(begun, begun + count):
+            if (peer, request) in self.in_hand:
+                self.in_hand[peer, request] += 1
             else:
-                self.in_hand.pop((peer, request), None)
-                peer.send(p.Reply(request, payload()) if kind == "reply" else p.Error(request, "failed", "no"))
+                self.late += 1
+            peer.send(p.Chunk(request, payload(b"%d" % number)))
             self.listen()
 
-    @rule(who=picks, request=st.integers(1, 20))
-    def forge(self, who: int, request: int) -> None:
-        """Answer a request that is somebody else's, or nobody's."""
-        peer = pick(self.alive, who)
-        if (peer, request) not in self.in_hand:
+    @precondition(lambda self: self.in_hand)
+    @rule(who=picks, which=picks)
+    def forge(self, who: int, which: int) -> None:
+        """Answer a request that somebody else has in hand."""
+        peer, (holder, request) = pick(self.alive, who), pick(list(self.in_hand), which)
+        if peer is not holder:
             peer.send(p.Reply(request, payload(b"forged")))
             self.late += 1
         self.listen()
@@ -154,11 +161,12 @@ class Endings(RuleBasedStateMachine):
         self.mesh.advance(seconds)
         self.listen()
 
+    @precondition(lambda self: self.open_calls())
     @rule()
     def pass_time_until_something_is_due(self) -> None:
         due = self.mesh.router.requests.next_deadline()
-        if due is not None:
-            self.mesh.advance(max(0.0, due - self.mesh.now))
+        assert due is not None
+        self.mesh.advance(max(0.0, due - self.mesh.now))
         self.listen()
 
     def listen(self) -> None:
