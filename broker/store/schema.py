@@ -1,7 +1,5 @@
 """The tables as the code expects them; `migrations/` brings a database there (a test compares the two)."""
 
-from typing import Any
-
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -20,13 +18,6 @@ from sqlalchemy.dialects.mysql import DATETIME
 
 from broker.store.writes import ID_CHARS, LINE_BYTES, WORD_BYTES
 
-# The default collation of MariaDB takes "Hello" and "hello" for the same plugin; SQLite does not.
-_TABLE_OPTIONS: dict[str, Any] = {
-    "mysql_charset": "utf8mb4",
-    "mysql_collate": "utf8mb4_bin",
-    "mariadb_charset": "utf8mb4",
-    "mariadb_collate": "utf8mb4_bin",
-}
 # A plain DATETIME of MariaDB rounds to whole seconds.
 _Moment = DateTime().with_variant(DATETIME(fsp=6), "mysql", "mariadb")
 # Only a column declared INTEGER numbers its rows by itself in SQLite.
@@ -51,7 +42,6 @@ plugins = Table(
     Column("created_at", _Moment, nullable=False),
     Column("updated_at", _Moment, nullable=False),
     Index("idx_register_status", "register_status"),
-    **_TABLE_OPTIONS,
 )
 
 audit = Table(
@@ -68,5 +58,4 @@ audit = Table(
     Column("detail", Text, nullable=False),
     UniqueConstraint("entry", name="uq_audit_entry"),
     Index("idx_audit_target", "target"),
-    **_TABLE_OPTIONS,
 )

@@ -7,6 +7,7 @@ from sqlalchemy.dialects.mysql import DATETIME
 revision = "0001"
 down_revision = None
 
+# The default collation of MariaDB takes "Hello" and "hello" for the same plugin; SQLite does not.
 _OPTIONS = {
     "mysql_charset": "utf8mb4",
     "mysql_collate": "utf8mb4_bin",
