@@ -1,0 +1,28 @@
+"""Fixtures for whole brokers."""
+
+import importlib.util
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.mesh import Mesh
+from tests.mariadb import mariadb, mariadb_url
+
+__all__ = ["mariadb", "mariadb_url"]
+
+assert importlib.util.find_spec("broker"), "run the tests from the top of the tree"
+
+
+@pytest.fixture
+def mesh() -> Iterator[Mesh]:
+    """A broker that is not started yet; its home has a short path, as sockets need."""
+    with tempfile.TemporaryDirectory(prefix="pm-", ignore_cleanup_errors=True) as folder:
+        home = Path(folder) / "home"
+        home.mkdir(mode=0o700)
+        made = Mesh(home)
+        try:
+            yield made
+        finally:
+            made.close()
