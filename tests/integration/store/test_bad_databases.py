@@ -112,10 +112,13 @@ def test_a_table_that_somebody_dropped_is_explained_and_the_writes_wait(
 def test_a_host_that_is_not_there_is_explained(stores: OpenStore) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    reason = down(stores(f"mysql+pymysql://mesh:s3cret@127.0.0.1:{port}/mesh"))
+    store = stores(f"mysql+pymysql://mesh:s3cret@127.0.0.1:{port}/mesh")
+    reason = down(store)
     assert f"database mysql+pymysql://mesh:***@127.0.0.1:{port}/mesh cannot be reached" in reason
     assert "Connection refused" in reason
     assert "correct host and port" in reason
+    with pytest.raises(StoreDown, match="cannot be reached"):
+        finished(store.plugins.list())
 
 
 def test_a_wrong_password_is_explained_without_showing_it(stores: OpenStore, mariadb: Server, server_url: str) -> None:

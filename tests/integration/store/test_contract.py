@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from broker.store import AuditRecord, Loss, RegisterStatus, Store, StoreDown
 from broker.store.database import Database
 from broker.store.writes import audited
-from tests.integration.store.conftest import OpenStore
+from tests.integration.store.conftest import OpenStore, Server
 from tests.integration.store.support import actions, describe, finished, land, plugin, statuses, up
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -80,6 +80,14 @@ def test_names_that_differ_in_case_only_are_two_plugins(store: Store) -> None:
     store.plugins.update_registration_status("hello", RegisterStatus.REGISTERED)
     store.plugins.update_registration_status("Hello", RegisterStatus.FAILED, "no")
     assert statuses(store) == {"Hello": RegisterStatus.FAILED, "hello": RegisterStatus.REGISTERED}
+
+
+@pytest.mark.mariadb
+def test_a_server_may_be_reached_by_its_unix_socket(stores: OpenStore, mariadb: Server, server_url: str) -> None:
+    name = server_url.rpartition("/")[2]
+    store = stores(f"mysql+pymysql://root@/{name}?unix_socket={mariadb.folder}/socket")
+    store.plugins.update_registration_status("hello", RegisterStatus.REGISTERED)
+    assert statuses(store) == {"hello": RegisterStatus.REGISTERED}
 
 
 def test_an_unknown_plugin_is_none(store: Store) -> None:

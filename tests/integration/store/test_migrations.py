@@ -154,9 +154,10 @@ def test_a_database_of_a_newer_plugmesh_is_left_alone(open_store: OpenStore, url
     assert "is at revision '9999'" in reason
     assert f"up to '{HEAD}'" in reason
     assert "install the newer plugmesh" in reason
-    for move in (lambda: upgrade(url), lambda: downgrade(url, "base")):
-        with pytest.raises(StoreDown, match="9999"):
-            move()
+    with pytest.raises(StoreDown, match="9999"):
+        upgrade(url)
+    with pytest.raises(StoreDown, match="9999"):
+        downgrade(url, "base")
 
 
 def test_the_broker_migrates_by_a_child_that_is_not_told_the_password_where_others_can_see_it(

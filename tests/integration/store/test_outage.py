@@ -181,7 +181,7 @@ def test_the_victim_of_a_deadlock_tries_again(stores: OpenStore, mariadb: Server
     with other, other.cursor() as cursor, ThreadPoolExecutor(1) as threads:
         # The server sacrifices the transaction that has changed less. One statement for all would lock all rows.
         change = "UPDATE t_plugin SET restarts = restarts + 7 WHERE node = 'here' AND plugin_id = %s"
-        cursor.executemany(change, ["b", *others])
+        cursor.executemany(change, [[plugin_id] for plugin_id in ("b", *others)])
         writing = threads.submit(database.write, batch)
         wait_for(lambda: mariadb.run("SELECT * FROM information_schema.innodb_lock_waits"), "it to wait for b")
         cursor.execute(change, ["a"])
