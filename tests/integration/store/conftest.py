@@ -16,6 +16,12 @@ __all__ = ["Server", "mariadb", "mariadb_url"]
 OpenStore = Callable[..., Store]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "mariadb" in getattr(item, "fixturenames", ()):
+            item.add_marker("mariadb")
+
+
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/broker.db"

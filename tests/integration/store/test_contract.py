@@ -82,7 +82,6 @@ def test_names_that_differ_in_case_only_are_two_plugins(store: Store) -> None:
     assert statuses(store) == {"Hello": RegisterStatus.FAILED, "hello": RegisterStatus.REGISTERED}
 
 
-@pytest.mark.mariadb
 def test_a_server_may_be_reached_by_its_unix_socket(stores: OpenStore, mariadb: Server, server_url: str) -> None:
     name = server_url.rpartition("/")[2]
     store = stores(f"mysql+pymysql://root@/{name}?unix_socket={mariadb.folder}/socket")
