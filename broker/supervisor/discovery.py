@@ -66,8 +66,7 @@ def discover(plugin_dirs: Sequence[Path], config_dir: Path) -> Catalog:
         for folder in _folders(directory, warnings):
             found = read_folder(folder, config_dir)
             if first := plugins.get(found.plugin_id):
-                text = f"plugin id {found.plugin_id!r} is also in {first.folder}, which counts: rename or remove one"
-                found = replace(found, plugin_id=f"{found.plugin_id} ({folder})", manifest=None, fault=text)
+                found = _second(found, first, len(plugins))
             plugins[found.plugin_id] = found
     warnings += _stray_files(config_dir, plugins)
     return Catalog(tuple(plugins.values()), tuple(warnings))
@@ -94,6 +93,11 @@ def read_overrides(plugin_id: str, config_dir: Path) -> Overrides:
     """
     path = config_dir / f"{plugin_id}.yaml"
     return read_as(Overrides, read_document(path)) if path.exists() else Overrides()
+
+
+def _second(found: Installed, first: Installed, number: int) -> Installed:
+    text = f"{found.folder}: plugin id {found.plugin_id!r} is taken by {first.folder}: rename or remove one of them"
+    return replace(found, plugin_id=f"{found.plugin_id}#{number}", manifest=None, fault=text)
 
 
 def _command(manifest: Manifest, folder: Path) -> tuple[str, ...]:

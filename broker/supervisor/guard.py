@@ -216,7 +216,7 @@ def _execute(plan: int, output: int) -> None:
 
 
 def _reset_signals() -> None:
-    """Undoes what the interpreter, launcher and guard ignore or handle: a plugin starts with the defaults."""
+    """Undoes what the interpreter, launcher and guard ignore, handle or block: a plugin starts with the defaults."""
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)

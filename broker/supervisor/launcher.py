@@ -121,9 +121,9 @@ def main() -> None:
     os.closerange(descriptor + 1, os.sysconf("SC_OPEN_MAX"))
     channel = socket.socket(fileno=descriptor)
     channel.set_inheritable(False)
-    # A terminal or systemd may signal all of the broker's processes; when to end is the broker's word alone.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)
+    # A terminal or systemd may signal all of the broker's processes; when to end is the broker's word alone. Blocked
+    # and not ignored: what is sent to a plugin before it has unblocked them waits for it and is not lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT))
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     prctl(PR_SET_NAME, b"plugmesh-launch")
     # The collector writes into every object it looks at, and a page that is written to is no longer shared.

@@ -39,6 +39,7 @@ class PluginLog:
     def __init__(self, file: "LogFile", limits: LogLimits, writer: "LogWriter") -> None:
         self.written = 0
         self.dropped = 0
+        self.dropped_lines = 0
         self._file = file
         self._limits = limits
         self._writer = writer
@@ -61,6 +62,7 @@ class PluginLog:
         self._last = now
         if self._allowance < len(data) or not self._writer.accept(self._file, self._notice() + data):
             self.dropped += len(data)
+            self.dropped_lines += data.count(b"\n")
             return False
         self._allowance -= len(data)
         self.written += len(data)

@@ -85,8 +85,8 @@ class Plan:
     notes: tuple[str, ...] = ()
 
     def needed_by(self, name: str) -> tuple[str, ...]:
-        """The plugin with everything it requires, directly or not, in start order."""
-        wanted = _reachable(self.requires, name) | {name}
+        """The plugin with everything it requires, directly or not, in start order; nothing if it cannot start."""
+        wanted = _reachable(self.requires, name) | {name} if name in self.requires else set()
         return tuple(each for level in self.levels for each in level if each in wanted)
 
     def needing(self, name: str) -> tuple[str, ...]:
@@ -146,7 +146,7 @@ def _conflict(each: Candidate, need: Need, known: Mapping[str, Candidate]) -> st
 
 
 def _missing(each: Candidate, need: Need, known: Mapping[str, Candidate]) -> str:
-    near = get_close_matches(need.name, set(known) - {each.name}, n=1)
+    near = get_close_matches(need.name, sorted(known.keys() - {each.name}), n=1, cutoff=0.75)
     way_out = f"did you mean {near[0]!r}?" if near else "install it"
     return f"plugin {each.name!r} needs {need} but no plugin {need.name!r} is installed; {way_out}"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.supervisor.discovery import Installed
+from broker.supervisor.guard import KILL_SECS
 from broker.supervisor.logs import PluginLog
 from broker.supervisor.output import Output
 from broker.supervisor.spawner import Exit, Spawner
@@ -72,7 +73,7 @@ class Process:
         self, plugin: Installed, generation: int, around: Surroundings, spawner: Spawner, log: PluginLog
     ) -> None:
         self.token = secrets.token_urlsafe(32)
-        self.began = asyncio.get_running_loop().time()
+        self._began = asyncio.get_running_loop().time()
         self.pid: int | None = None
         own = plugin.manifest.env if plugin.manifest else {}
         env = around.environment(plugin.plugin_id, generation, self.token, own)
@@ -105,6 +106,19 @@ class Process:
     def stop(self, grace: float) -> None:
         """SIGTERM to all of it, and SIGKILL after `grace` seconds; at once when that is 0."""
         self._child.stop(grace)
+
+    async def end(self, grace: float) -> Exit:
+        """Stops it and waits until nothing of it lives, or what does has shown that it cannot be killed."""
+        self.stop(grace)
+        # The guard keeps the time; this limit is for a guard that does not.
+        await asyncio.wait({self.exited}, timeout=grace + 2 * KILL_SECS)
+        if not self.exited.done():
+            self._child.abandon(f"could not be ended and is left to its guard, process {self.pid}")
+        return self.exited.result()
+
+    def age(self) -> float:
+        """Seconds since it was ordered."""
+        return asyncio.get_running_loop().time() - self._began
 
     def tail(self) -> list[str]:
         """The last lines it wrote."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.supervisor.errors import SupervisorError
-from broker.supervisor.guard import KILL_SECS, MAX_MESSAGE
+from broker.supervisor.guard import CANNOT_RUN, KILL_SECS, MAX_MESSAGE
 from broker.supervisor.launcher import SPAWN
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,11 @@ class Exit:
     def clean(self) -> bool:
         """Whether it ended by itself and without complaint."""
         return self.status == 0 and not self.failure
+
+    @property
+    def never_ran(self) -> bool:
+        """Whether its program could not even be begun."""
+        return self.status == CANNOT_RUN and bool(self.failure)
 
     def __str__(self) -> str:
         text = self.failure or self._by_itself()
@@ -85,6 +90,11 @@ class Child:
     def stop(self, grace: float) -> None:
         """Asks all of it to end, and kills it after `grace` seconds; at once when that is 0."""
         self._order({"order": "stop", "grace": max(0.0, grace)})
+
+    def cut_off(self) -> None:
+        """Makes its guard kill it; from any thread, even when the event loop is stuck."""
+        with suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)
 
     def abandon(self, reason: str) -> None:
         """Closes the socket to its guard, which then kills it."""
@@ -180,6 +190,11 @@ class Spawner:
         self._unsent.append((plan, os.dup(output), theirs.detach()))
         self._write()
         return child
+
+    def kill_all(self) -> None:
+        """Kills everything; from any thread, even when the event loop is stuck."""
+        for child in list(self._children):
+            child.cut_off()
 
     async def close(self) -> None:
         """Ends the launcher and what still runs; plugins that matter are stopped before."""

@@ -86,7 +86,7 @@ TRANSITIONS: Mapping[tuple[State, Trigger], State] = MappingProxyType(
         **_from_each((*_COMING_UP, State.RUNNING), Trigger.RETRY, State.BACKOFF),
         **_from_each((State.STOPPED, *_ALIVE, State.FAILED), Trigger.FAIL, State.FAILED),
         # EXITED: it ended by itself, and its restart policy or its owner is content with that.
-        **_from_each((State.INITIALIZING, State.STARTING, State.RUNNING), Trigger.EXITED, State.STOPPED),
+        **_from_each((*_COMING_UP, State.RUNNING), Trigger.EXITED, State.STOPPED),
         # The way down.
         **_from_each((*_ALIVE, State.FAILED), Trigger.STOP, State.STOPPING),
         (State.STOPPING, Trigger.GONE): State.STOPPED,

@@ -1,6 +1,6 @@
 """The dependency plan: order for those that can start, a named reason with its chain for those that cannot."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.version import Version
 
@@ -129,6 +129,7 @@ def installations(draw: st.DrawFn) -> list[Candidate]:
     ]
 
 
+@settings(deadline=None)
 @given(installations())
 def test_in_any_installation_every_dependency_comes_first_and_every_other_plugin_has_a_problem(
     candidates: list[Candidate],
@@ -145,6 +146,7 @@ def test_in_any_installation_every_dependency_comes_first_and_every_other_plugin
             assert all(place[other] < place[each.name] for other in plan.before[each.name])
 
 
+@settings(deadline=None)
 @given(installations())
 def test_only_a_plugin_with_a_reason_is_kept_from_starting(candidates: list[Candidate]) -> None:
     plan = make_plan(candidates)

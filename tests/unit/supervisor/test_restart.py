@@ -1,7 +1,7 @@
 """Restarting: delays, the budget, the slow retry and the three policies, on a clock that the test moves."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.supervisor.restart import GiveUp, Leave, Restart, RestartLimits, RestartPolicy, RestartRecord, Verdict
@@ -19,6 +19,7 @@ def test_delays_double_up_to_the_longest_when_runs_are_short() -> None:
     assert delays == [Restart(delay) for delay in (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0)]
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1, exclude_max=True), st.integers(1, 2000))
 def test_every_delay_lies_between_half_a_second_and_thirty(dice: float, crashes: int) -> None:
     record = RestartRecord(RestartPolicy.ALWAYS, RestartLimits(budget=10_000))

@@ -1,0 +1,183 @@
+"""Keeps one plugin running: brings it up after what it needs, watches it, and starts it again as its policy says."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from broker.supervisor.plan import Problem
+from broker.supervisor.process import Process
+from broker.supervisor.restart import GiveUp, Leave, Restart
+from broker.supervisor.starter import Starter, StartFailed, StepFailed, StepRefused, Superseded
+from broker.supervisor.states import State, Trigger
+from broker.supervisor.timing import Timing
+from broker.supervisor.unit import Unit
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended; `failed` unless with exit status 0."""
+
+    text: str
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The plugins that one comes after, as they are now.
+
+    Args:
+        all: to be waited for until they have settled.
+        required: those of them that must be running then.
+    """
+
+    all: Sequence[Unit] = ()
+    required: Sequence[Unit] = ()
+
+
+class Blocked(Exception):
+    """A plugin cannot start because another one does not run."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.text)
+        self.problem = problem
+
+
+class Keeper:
+    """The life of plugins while they are wanted; each life is one task, and to cancel it is to take over.
+
+    Args:
+        before: what a plugin comes after.
+        came_up: called whenever one has come up.
+        clock: monotonic seconds.
+        dice: random numbers from 0 up to 1.
+    """
+
+    def __init__(
+        self,
+        starter: Starter,
+        timing: Timing,
+        before: Callable[[Unit], Before],
+        came_up: Callable[[Unit], None],
+        clock: Callable[[], float],
+        dice: Callable[[], float],
+    ) -> None:
+        self._starter = starter
+        self._timing = timing
+        self._before = before
+        self._came_up = came_up
+        self._clock = clock
+        self._dice = dice
+
+    async def keep(self, unit: Unit, generation: int) -> None:
+        """Lives the life of a managed plugin, from WAITING until it is over."""
+        try:
+            while (delay := await self._one_round(unit, generation)) is not None:
+                await asyncio.sleep(delay)
+                unit.move(Trigger.START)
+        except Blocked as blocked:
+            unit.fail(str(blocked), blocked.problem)
+        except Superseded:
+            return
+        except Exception as error:
+            # A defect of ours must not look like a plugin that is still coming.
+            logger.exception("supervising plugin %s failed", unit.plugin_id)
+            await self._starter.discard(unit)
+            unit.fail(f"supervising plugin {unit.plugin_id!r} failed: {error!r}; this is a defect of the broker")
+
+    async def accompany(self, unit: Unit, session: int) -> None:
+        """Lives the life of a plugin that was started by hand, from its registration to its end."""
+        try:
+            await self._starter.prepare(unit, session)
+        except (StepFailed, StepRefused) as error:
+            unit.fail(f"plugin {unit.plugin_id!r}, started by hand, did not start: {error}")
+            return
+        self._has_come_up(unit)
+        assert unit.lost is not None
+        reason = await asyncio.shield(unit.lost)
+        logger.info("plugin %s, started by hand, is gone: %s", unit.plugin_id, reason)
+        unit.ended(reason)
+        unit.move(Trigger.EXITED)
+
+    async def greet(self, unit: Unit, session: int) -> None:
+        """Gives a further process of a plugin what it needs to begin."""
+        try:
+            await self._starter.greet(unit, session)
+        except (StepFailed, StepRefused) as error:
+            logger.error("a further process of plugin %s did not start: %s", unit.plugin_id, error)
+
+    async def _one_round(self, unit: Unit, generation: int) -> float | None:
+        """One start and the run after it; returns the seconds until the next round, None when there is none."""
+        await self._wait_for_others(unit)
+        try:
+            await self._starter.bring_up(unit, generation)
+        except StartFailed as failure:
+            unit.fail(str(failure))
+            return None if failure.final else unit.record.slow_retry()
+        self._has_come_up(unit)
+        began = self._clock()
+        ended = await self._watch(unit)
+        return self._judge(unit, ended, self._clock() - began)
+
+    async def _wait_for_others(self, unit: Unit) -> None:
+        before = self._before(unit)
+        for other in before.all:
+            await other.settled.wait()
+        for other in before.required:
+            if other.state is not State.RUNNING:
+                raise Blocked(other.problem.blocks(unit.plugin_id))
+
+    def _has_come_up(self, unit: Unit) -> None:
+        pid = f", process {unit.process.pid}" if unit.process else ""
+        logger.info("plugin %s runs%s", unit.plugin_id, pid)
+        self._came_up(unit)
+
+    async def _watch(self, unit: Unit) -> Ended:
+        """Waits until a run is over; a lost session alone does not end it, if a new one comes in time."""
+        process = unit.process
+        assert process is not None
+        while True:
+            assert unit.lost is not None
+            either: list[asyncio.Future[Any]] = [process.exited, unit.lost]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not process.exited.done():
+                await asyncio.wait({process.exited}, timeout=self._timing.settle)
+            if process.exited.done():
+                return await self._over(unit, process)
+            reason = unit.lost.result()
+            logger.warning("plugin %s lost its session: %s", unit.plugin_id, reason)
+            try:
+                await self._starter.again(unit, process)
+            except (StepFailed, StepRefused) as error:
+                if process.exited.done():
+                    return await self._over(unit, process)
+                await self._starter.discard(unit)
+                return Ended(f"its session was lost ({reason}) and did not come back: {error}", failed=True)
+
+    async def _over(self, unit: Unit, process: Process) -> Ended:
+        how = process.exited.result()
+        unit.last_words = process.tail()
+        await self._starter.discard(unit)
+        return Ended(f"{how} after {process.age():.1f} s", failed=not how.clean)
+
+    def _judge(self, unit: Unit, ended: Ended, uptime: float) -> float | None:
+        verdict = unit.record.ended(self._clock(), uptime, ended.failed, self._dice())
+        said = "\n".join(["the last lines it wrote:", *(f"  {line}" for line in unit.last_words)])
+        story = f"plugin {unit.plugin_id!r} {ended.text}" + (f"\n{said}" if unit.last_words else "")
+        if isinstance(verdict, Leave):
+            logger.info("plugin %s %s", unit.plugin_id, ended.text)
+            unit.move(Trigger.EXITED)
+            return None
+        if isinstance(verdict, GiveUp):
+            budget = self._timing.restart
+            often = f" (more than {budget.budget} restarts in {budget.window:g} s)" if verdict.delay else ""
+            unit.fail(story.replace("\n", f"{often}\n", 1) if "\n" in story else story + often)
+            return verdict.delay
+        assert isinstance(verdict, Restart)
+        unit.restarts += 1
+        unit.move(Trigger.RETRY, story)
+        logger.warning("plugin %s %s; restart %d in %.1f s", unit.plugin_id, ended.text, unit.restarts, verdict.delay)
+        return verdict.delay

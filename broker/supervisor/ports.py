@@ -1,0 +1,44 @@
+"""What the supervisor needs of the rest of the broker; the daemon provides it."""
+
+from typing import Protocol
+
+
+class Mesh(Protocol):
+    """The bus, as far as the life of plugins is concerned."""
+
+    def expect(self, plugin_id: str, token: str, pid: int) -> None:
+        """Admit this token at REGISTER, under this name and from this process only, until forget()."""
+
+    def forget(self, token: str) -> None:
+        """Admit nobody by this token any more."""
+
+    async def registered(self, plugin_id: str, token: str) -> int:
+        """Wait until the process with this token has a live session; returns its number."""
+
+    def refusals(self, plugin_id: str) -> list[str]:
+        """Why registrations under this name were refused since expect()."""
+
+    async def command(self, session: int, name: str, body: object, timeout: float) -> object:
+        """Call a life-cycle service of one session.
+
+        Raises:
+            CommandError: it answered with an error, or not within `timeout` seconds, or is gone.
+        """
+
+    def session_of(self, plugin_id: str) -> int | None:
+        """The session that is registered under this name, if any."""
+
+
+class Records(Protocol):
+    """Where the state of plugins is written down; every method returns at once and none raises."""
+
+    def registration(self, plugin_id: str, status: int, error: str | None) -> None:
+        """How far the registration got (PLG-4)."""
+
+    def described(
+        self, plugin_id: str, *, name: str, version: str, description: str, enabled: bool, desired: str
+    ) -> None:
+        """What the manifest says, and what the operator wants."""
+
+    def exited(self, plugin_id: str, text: str, restarts: int) -> None:
+        """How a run ended."""

@@ -1,0 +1,229 @@
+"""All that is known of one plugin, and the one way in which its state changes."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from broker.supervisor.discovery import Installed
+from broker.supervisor.logs import PluginLog
+from broker.supervisor.manifest import Manifest, Overrides
+from broker.supervisor.plan import Candidate, Problem
+from broker.supervisor.ports import Records
+from broker.supervisor.process import Process
+from broker.supervisor.restart import RestartLimits, RestartPolicy, RestartRecord
+from broker.supervisor.states import (
+    ACTIVE,
+    REGISTER_STATUS,
+    SETTLED,
+    Desired,
+    RegisterStatus,
+    State,
+    Trigger,
+    next_state,
+)
+from broker.supervisor.view import PluginView
+
+logger = logging.getLogger(__name__)
+
+
+class Unit:
+    """A plugin under supervision.
+
+    Whoever starts or stops it holds `lock`, raises `generation` and owns `life`, the task that keeps it running; a
+    life whose generation is not the current one must not start anything.
+
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        plugin_id: str,
+        log: PluginLog,
+        records: Records,
+        limits: RestartLimits,
+        clock: Callable[[], float],
+    ) -> None:
+        self.plugin_id = plugin_id
+        # Its folder; None for a process that was started by hand and has none, of which only `overrides` is known.
+        self.installed: Installed | None = None
+        self.overrides = Overrides()
+        self.log = log
+        self.state = State.STOPPED
+        self.desired = Desired.STOPPED
+        self.managed = False
+        self.generation = 0
+        # The last order to stop it; orders to start it that came before are void.
+        self.stop_order = 0
+        self.lock = asyncio.Lock()
+        self.life: asyncio.Task[None] | None = None
+        self.process: Process | None = None
+        self.session: int | None = None
+        self.lost: asyncio.Future[str] | None = None
+        # Sessions of further processes of this plugin that were started by hand.
+        self.further: set[int] = set()
+        self.settled = asyncio.Event()
+        self.settled.set()
+        self.restarts = 0
+        self.error = ""
+        self.blocked: Problem | None = None
+        self.last_exit = ""
+        self.last_words: list[str] = []
+        self.record = RestartRecord(RestartPolicy.ALWAYS, limits)
+        self._records = records
+        self._clock = clock
+        self._since = clock()
+        self._status = RegisterStatus.UNREGISTERED
+        self._written: tuple[int, str] | None = None
+        self._described: tuple[object, ...] | None = None
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What it says of itself, if that can be used."""
+        return self.installed.manifest if self.installed else None
+
+    @property
+    def enabled(self) -> bool:
+        """Whether its configuration lets it run."""
+        return (self.manifest or self.overrides).enabled
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its own settings, as it gets them at initialize."""
+        return (self.manifest or self.overrides).config
+
+    @property
+    def active(self) -> bool:
+        """Whether the supervisor has work in hand for it."""
+        return self.state in ACTIVE
+
+    @property
+    def candidate(self) -> Candidate:
+        """What the dependency plan must know."""
+        return self.installed.candidate if self.installed else Candidate(self.plugin_id, origin="a process by hand")
+
+    @property
+    def problem(self) -> Problem:
+        """Why those that need it cannot start."""
+        if self.blocked:
+            return self.blocked
+        reason = self.error.partition("\n")[0] or f"plugin {self.plugin_id!r} is {self.state}"
+        return Problem((self.plugin_id,), reason)
+
+    def install(self, installed: Installed) -> None:
+        """Takes what its folder says now."""
+        self.installed = installed
+        self.managed = self.managed or self.session is None
+        if installed.manifest:
+            self.record.policy = installed.manifest.restart
+
+    def want(self, desired: Desired) -> None:
+        """Notes what the operator wants of it from now on."""
+        self.desired = desired
+        self.supersede()
+        self.describe()
+
+    def supersede(self) -> None:
+        """Makes sure that nothing that was decided before is begun any more."""
+        self.generation += 1
+
+    def describe(self) -> None:
+        """Writes down what it is, if that is news."""
+        manifest = self.manifest
+        known = (
+            manifest.name if manifest else self.plugin_id,
+            str(manifest.version) if manifest else "",
+            manifest.description if manifest else "",
+        )
+        if self._described != (*known, self.enabled, self.desired):
+            self._described = (*known, self.enabled, self.desired)
+            name, version, description = known
+            self._records.described(
+                self.plugin_id,
+                name=name,
+                version=version,
+                description=description,
+                enabled=self.enabled,
+                desired=self.desired,
+            )
+
+    def move(self, trigger: Trigger, error: str | None = None) -> None:
+        """Changes the state as the table says, and writes down what that means for its registration.
+
+        Args:
+            error: why it is not running; None leaves what is known.
+        """
+        before, self.state = self.state, next_state(self.state, trigger)
+        self._since = self._clock()
+        if error is not None:
+            self.error = error
+        if self.state in (State.RUNNING, State.STOPPED):
+            self.error, self.blocked = "", None
+        logger.debug("plugin %s: %s → %s", self.plugin_id, before, self.state)
+        self._status = REGISTER_STATUS.get(self.state, self._status)
+        self._write_status()
+        if self.state in SETTLED:
+            self.settled.set()
+        else:
+            self.settled.clear()
+
+    def refuse(self, error: str) -> None:
+        """Notes why it was not started though somebody asked for it; its state stays."""
+        self.error = error
+        self._status = RegisterStatus.FAILED
+        self._write_status()
+
+    def fail(self, error: str, blocked: Problem | None = None) -> None:
+        """Gives up on it, for now or for good."""
+        self.blocked = blocked
+        self.move(Trigger.FAIL, error)
+        logger.error("plugin %s failed: %s", self.plugin_id, error)
+
+    def attach(self, session: int) -> None:
+        """Takes note of its session."""
+        self.session = session
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def detach(self, reason: str) -> None:
+        """Takes note that its session is gone."""
+        self.session = None
+        if self.lost and not self.lost.done():
+            self.lost.set_result(reason)
+
+    def ended(self, text: str) -> None:
+        """Takes note of the end of a run."""
+        self.process = None
+        self.detach(text)
+        self.last_exit = text
+        self._records.exited(self.plugin_id, text, self.restarts)
+
+    def view(self) -> PluginView:
+        """What is told of it."""
+        manifest = self.manifest
+        return PluginView(
+            name=self.plugin_id,
+            title=manifest.name if manifest else self.plugin_id,
+            version=str(manifest.version) if manifest else "",
+            description=manifest.description if manifest else "",
+            state=self.state,
+            desired=self.desired,
+            register_status=self._status,
+            managed=self.managed,
+            enabled=self.enabled,
+            pid=self.process.pid if self.process else None,
+            session=self.session,
+            generation=self.generation,
+            restarts=self.restarts,
+            since=self._clock() - self._since,
+            error=self.error,
+            last_exit=self.last_exit,
+            requires=tuple(map(str, manifest.requires)) if manifest else (),
+            log_bytes=self.log.written,
+            log_dropped=self.log.dropped_lines,
+        )
+
+    def _write_status(self) -> None:
+        if self._written != (self._status, self.error):
+            self._written = (self._status, self.error)
+            self._records.registration(self.plugin_id, self._status, self.error or None)
