@@ -11,7 +11,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from plugin_sdk import CallError, Event, Plugin
+from plugin_sdk import BusError, CallError, Event, Plugin
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 LONGEST_TAIL = 1000  # lines; with the longest line a reply stays below the size of a frame
@@ -104,9 +104,9 @@ class Logger(Plugin):
     def _line_of(self, event: Event) -> Line:
         source = event.subject.removeprefix("log.")
         try:
-            data = event.data
-            return self._line(**({"logger": source} | data if isinstance(data, dict) else {"message": data}))
-        except (CallError, TypeError) as error:
+            data = event.data if isinstance(event.data, dict) else {"message": event.data}
+            return self._line(**{"logger": source, **data})
+        except (BusError, TypeError) as error:
             # A broken log line is still a trace of something: it is kept with the reason.
             return self._line(f"malformed log event: {error}: {event.body[:200]!r}", "warning", source)
 
