@@ -86,6 +86,8 @@ def main(
 
 
 def _measure(systems: Sequence[System], only: Sequence[str], number: int, *, quick: bool) -> Results:
+    if warning := facts.busy():
+        _progress(f"warning: {warning}")
     machine, versions = facts.machine(), facts.versions(systems)
     scenarios = [*(EVENTS if "events" in only else ()), *(REQUESTS if "requests" in only else ())]
     traffic = rounds.run(systems, scenarios, number, quick=quick, progress=_progress) if scenarios else []

@@ -11,6 +11,18 @@ from tools.benchmark.systems.base import System
 _GIB = 1 << 30
 
 
+# Above this much other work a core, what is measured is the scheduler.
+_BUSY = 0.25
+
+
+def busy() -> str:
+    """What to warn of when others use the machine; empty when it is quiet."""
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    if load <= _BUSY * cores:
+        return ""
+    return f"the machine is busy: load {load:.2f} on {cores} cores; the figures are indicative only"
+
+
 def machine() -> dict[str, str]:
     """What the benchmark runs on, and how busy that is before it begins."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
