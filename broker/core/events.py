@@ -109,8 +109,10 @@ class Events:
             paid += self._forgive(lane)
             self.dropped += len(lane.waiting)
         session.lanes.clear()
-        for lane in self._indebted:
+        for lane in list(self._indebted):
             lane.disown(session.outbox)
+            if not lane.debts:
+                del self._indebted[lane]
             if lane.overrun:
                 self.slow[lane.outbox] = "it does not read its events, and those who published them did not stay"
         return paid

@@ -375,8 +375,7 @@ class Router:
     def _ping_silent(self, now: float) -> None:
         self._next_check = now + self.heartbeat if self._sessions else None
         for session in self._sessions.values():
-            if not session.identity.local and now - max(session.last_seen, session.pinged) >= self.heartbeat:
-                session.pinged = now
+            if not session.identity.local and now - session.last_seen >= self.heartbeat:
                 session.outbox.add(encode(p.Ping(0)))
 
     def _remove(self, session: Session, code: str, text: str, now: float) -> None:

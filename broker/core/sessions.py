@@ -71,7 +71,6 @@ class Session:
     held: int = 0  # bytes of its calls that wait at the broker for an instance with room
     published: int = 0
     errors: int = 0
-    pinged: float = 0.0
 
     @property
     def name(self) -> str:

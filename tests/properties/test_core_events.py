@@ -236,6 +236,10 @@ class Conservation(RuleBasedStateMachine):
         assert waits or all(allowance > 0 for allowance in self.allowance_of_the_living())
 
     @invariant()
+    def the_router_knows_which_lanes_withhold_credit(self) -> None:
+        assert set(self.mesh.router.events._indebted) == {lane for lane in self.lanes() if lane.debts}
+
+    @invariant()
     def lanes_keep_count_of_what_they_hold(self) -> None:
         for peer in self.alive:
             for lane in peer.session.lanes.values():

@@ -325,6 +325,14 @@ def test_asking_for_last_values_again_and_again_without_reading_is_refused_at_th
     reader.subscribe("v.*", last=True)
 
 
+def test_an_event_that_waits_keeps_itself_in_memory_and_not_the_frame_it_came_in(mesh: Mesh, publisher: Peer) -> None:
+    readers = [slow_reader(mesh), slow_reader(mesh)]
+    publisher.send(p.Publish(0, "a", payload(b"small")), p.Publish(0, "nobody", payload(b"x" * 30_000)))
+    held = [lane.waiting[0].payload for reader in readers for lane in reader.session.lanes.values()]
+    assert [type(each) for each in held] == [bytes, bytes]
+    assert held[0] is held[1]
+
+
 def test_publishers_that_come_and_go_cannot_fill_the_memory_behind_a_reader_that_never_reads(mesh: Mesh) -> None:
     reader = slow_reader(mesh)
     waiting = []

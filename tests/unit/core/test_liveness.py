@@ -57,6 +57,17 @@ def test_a_peer_that_has_spoken_lately_is_not_pinged(mesh: Mesh) -> None:
     assert pings(listener) == 4
 
 
+def test_a_silent_peer_is_not_pinged_again_before_a_heartbeat_has_passed(mesh: Mesh) -> None:
+    early = mesh.client()
+    mesh.advance(3)
+    late = mesh.client()
+    mesh.advance(7)
+    for _ in range(5):
+        mesh.router.tick(mesh.now)
+        mesh.deliver()
+    assert (pings(early), pings(late)) == (1, 1)
+
+
 def test_a_peer_of_the_broker_itself_is_not_pinged(mesh: Mesh) -> None:
     local = mesh.local()
     mesh.advance(20)
