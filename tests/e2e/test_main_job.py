@@ -15,8 +15,9 @@ LOGIN = '{"user_id": "12345"}'
 def start_demo(mesh: Mesh, *options: str) -> None:
     mesh.run("--demo", *options)
     for name in DEMO:
-        row = mesh.wait_for(name)
-        assert row["registration"] == "registered"
+        mesh.wait_for(name)
+    shown = json.loads(mesh.cli("status", "--json").stdout)["plugins"]
+    assert {row["name"]: row["registration"] for row in shown if row["managed"]} == dict.fromkeys(DEMO, "registered")
 
 
 def run_login_flow(mesh: Mesh) -> list[dict[str, object]]:
