@@ -49,7 +49,7 @@ def guard(plan: int, output: int, control: int) -> None:
     """Runs a plugin and waits until nothing of it is left.
 
     Args:
-        plan: descriptor of a JSON file: command, folder, env.
+        plan: descriptor of a JSON file: command, folder (to run it in), data (a folder to make for it), env.
         output: descriptor for what the plugin writes.
         control: descriptor of the socket to the broker.
     """
@@ -209,6 +209,7 @@ def become(plan: int, output: int, gate: int, channel: socket.socket, parent: in
 def _execute(plan: int, output: int) -> None:
     with open(plan, "rb") as file:
         run = json.load(file)
+    os.makedirs(run["data"], mode=0o700, exist_ok=True)
     os.chdir(run["folder"])
     os.dup2(output, 1)
     os.dup2(output, 2)

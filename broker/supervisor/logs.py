@@ -182,18 +182,21 @@ class LogFile:
         return lead + body.replace(b"\n", b"\n" + stamp) + (b"" if self._line_open else b"\n")
 
     def _write(self, data: bytes) -> None:
+        stream = self._stream or self._open()
         if self._size and self._size + len(data) > self._limits.file_bytes:
             self.close()
             self._put_aside()
-        if self._stream is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = self._path.open("ab", buffering=0)
-            self._size = self._stream.tell()
-        self._stream.write(data)
+            stream = self._open()
+        stream.write(data)
         self._size += len(data)
 
+    def _open(self) -> BinaryIO:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._stream = self._path.open("ab", buffering=0)
+        self._size = self._stream.tell()
+        return self._stream
+
     def _put_aside(self) -> None:
-        self._size = 0
         for number in range(self._limits.backups - 1, 0, -1):
             if self._backup(number).exists():
                 self._backup(number).replace(self._backup(number + 1))

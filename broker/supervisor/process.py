@@ -10,7 +10,7 @@ from broker.supervisor.discovery import Installed
 from broker.supervisor.guard import KILL_SECS
 from broker.supervisor.logs import PluginLog
 from broker.supervisor.output import Output
-from broker.supervisor.spawner import Exit, Spawner
+from broker.supervisor.spawner import Exit, Program, Spawner
 
 # The broker's own settings, the database password among them, and what systemd tells the broker are not meant for
 # plugins; a plugin that answered the watchdog would hide that the broker hangs.
@@ -36,33 +36,32 @@ class Surroundings:
     data_dir: Path
     environ: Mapping[str, str]
 
-    def data_of(self, plugin_id: str) -> Path:
-        """The folder where a plugin may keep files."""
-        return self.data_dir / plugin_id
-
-    def environment(self, plugin_id: str, generation: int, token: str, own: Mapping[str, str]) -> dict[str, str]:
-        """The whole environment of one run.
+    def program(self, plugin: Installed, generation: int, token: str) -> Program:
+        """What to run for one run of a plugin.
 
         Args:
             token: admits this run, once, to the bus.
-            own: what the plugin's manifest and its operator's file add.
         """
-        inherited = {
-            name: value
-            for name, value in self.environ.items()
-            if not name.startswith(_PRIVATE_PREFIX) and name not in _PRIVATE_NAMES
-        }
-        return {
-            # Without it a Python plugin that is killed takes its last words with it.
-            "PYTHONUNBUFFERED": "1",
-            **inherited,
+        data = str(self.data_dir / plugin.plugin_id)
+        own = plugin.manifest.env if plugin.manifest else {}
+        env = {
+            **self._inherited(),
             **own,
             "BROKER_HOME": str(self.home),
             "BROKER_ENDPOINT": self.endpoint,
-            "BROKER_PLUGIN": plugin_id,
+            "BROKER_PLUGIN": plugin.plugin_id,
             "BROKER_TOKEN": token,
-            "BROKER_DATA_DIR": str(self.data_of(plugin_id)),
+            "BROKER_DATA_DIR": data,
             "BROKER_GENERATION": str(generation),
+        }
+        return Program(plugin.command, str(plugin.folder), data, env)
+
+    def _inherited(self) -> dict[str, str]:
+        # Without PYTHONUNBUFFERED a Python plugin that is killed takes its last words with it.
+        return {"PYTHONUNBUFFERED": "1"} | {
+            name: value
+            for name, value in self.environ.items()
+            if not name.startswith(_PRIVATE_PREFIX) and name not in _PRIVATE_NAMES
         }
 
 
@@ -75,11 +74,9 @@ class Process:
         self.token = secrets.token_urlsafe(32)
         self._began = asyncio.get_running_loop().time()
         self.pid: int | None = None
-        own = plugin.manifest.env if plugin.manifest else {}
-        env = around.environment(plugin.plugin_id, generation, self.token, own)
         self._output = Output(log)
         try:
-            self._child = spawner.spawn(plugin.command, plugin.folder, env, self._output.write_end)
+            self._child = spawner.spawn(around.program(plugin, generation, self.token), self._output.write_end)
         except BaseException:
             self._output.finish()
             raise

@@ -77,7 +77,6 @@ class Roster:
         if unit is None:
             self._forget_departed()
             unit = self._units[plugin_id] = self._make_unit(plugin_id)
-            self._make_plan()
         if unit.installed is None:
             unit.overrides = await asyncio.to_thread(read_overrides, plugin_id, self._config_dir)
         return unit
@@ -102,11 +101,13 @@ class Roster:
                 _set_enabled(unit)
         for unit in self:
             if unit.installed and unit.plugin_id not in found and not unit.active:
+                unit.retire()
                 del self._units[unit.plugin_id]
-        self._make_plan()
+        self.replan()
         self.warnings = [*catalog.warnings, *self.plan.notes]
 
-    def _make_plan(self) -> None:
+    def replan(self) -> None:
+        """Makes the plan anew, because a plugin that was started by hand has come."""
         self.plan = make_plan(unit.candidate for unit in self._units.values())
 
     def _forget_departed(self) -> None:
@@ -117,6 +118,7 @@ class Roster:
 
 def _set_enabled(unit: Unit) -> None:
     if not unit.enabled and unit.state in (State.STOPPED, State.FAILED):
+        unit.retire()
         unit.move(Trigger.DISABLE, "")
     elif unit.enabled and unit.state is State.DISABLED:
         unit.move(Trigger.ENABLE, "")

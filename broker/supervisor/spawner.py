@@ -9,9 +9,9 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,23 @@ logger = logging.getLogger(__name__)
 # byte code, which a script has not.
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from broker.supervisor.launcher import main; main()"
 _ROOT = str(Path(__file__).parents[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to run.
+
+    Args:
+        command: the program and its arguments.
+        folder: where it runs.
+        data: a folder that is made for it if there is none.
+        env: its whole environment.
+    """
+
+    command: tuple[str, ...]
+    folder: str
+    data: str
+    env: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,18 +188,17 @@ class Spawner:
         self._channel = ours
         asyncio.get_running_loop().add_reader(ours, self._lost)
 
-    def spawn(self, command: Sequence[str], folder: Path, env: Mapping[str, str], output: int) -> Child:
+    def spawn(self, program: Program, output: int) -> Child:
         """Orders a process; it is forked at once and runs its program after `Child.go`.
 
         Args:
-            env: its whole environment.
             output: descriptor for its standard output and error; may be closed afterwards.
 
         Raises:
             SupervisorError: this system cannot start plugins.
         """
         self.open()
-        plan = _in_memory(json.dumps({"command": list(command), "folder": str(folder), "env": dict(env)}))
+        plan = _in_memory(json.dumps(asdict(program)))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         child = Child(ours)
         self._children.add(child)

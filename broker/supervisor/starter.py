@@ -139,9 +139,8 @@ class Starter:
         logger.warning("plugin %s, %s", unit.plugin_id, text)
 
     async def _spawn(self, unit: Unit, generation: int) -> Process:
-        await asyncio.to_thread(self._around.data_of(unit.plugin_id).mkdir, mode=0o700, parents=True, exist_ok=True)
         # No await between this check and the order to fork, or a stop could slip in between.
-        if unit.generation != generation or unit.desired is not Desired.RUNNING or unit.installed is None:
+        if unit.generation != generation or unit.desired is not Desired.RUNNING or not (unit.installed and unit.log):
             raise Superseded
         try:
             process = Process(unit.installed, generation, self._around, self._spawner, unit.log)

@@ -73,10 +73,10 @@ class Supervisor:
         self._roster = Roster(
             plugin_dirs,
             config_dir,
-            lambda plugin_id: Unit(plugin_id, self._logs.log_of(plugin_id), records, timing.restart, clock),
+            lambda plugin_id: Unit(plugin_id, self._logs.log_of, records, timing.restart, clock),
         )
         starter = Starter(mesh, self._spawner, around, timing, asyncio.Semaphore(max_concurrency))
-        self._keeper = Keeper(starter, timing, self._roster.before, self._wake_those_who_need, clock, dice)
+        self._keeper = Keeper(starter, timing, self._roster.before, self._has_come_up, clock, dice)
         self._stopper = Stopper(mesh, timing)
         # Orders are numbered as they come in, for one that came earlier may have to wait longer before it is obeyed.
         self._orders = itertools.count(1)
@@ -196,7 +196,8 @@ class Supervisor:
     async def _begin(self, unit: Unit, order: int) -> None:
         """Begins the life of a managed plugin, unless it has one; does not wait for anything but its lock."""
         async with unit.lock:
-            if self._closing or unit.stop_order > order or (unit.active and unit.state is not State.BACKOFF):
+            on_its_way = unit.active and unit.state is not State.BACKOFF
+            if self._closing or unit.stop_order > order or on_its_way or unit.installed is None:
                 return
             await _end_life(unit)
             unit.want(Desired.RUNNING)
@@ -245,8 +246,10 @@ class Supervisor:
                 return await self._stopper.bring_down(unit, limit)
         return ""
 
-    def _wake_those_who_need(self, unit: Unit) -> None:
+    def _has_come_up(self, unit: Unit) -> None:
         """Starts what could not start because this one did not run."""
+        if unit.installed is None:
+            self._roster.replan()
         for other in self._roster:
             waits = other.state is State.FAILED and other.blocked is not None and other.desired is Desired.RUNNING
             if waits and unit in self._roster.before(other).required:

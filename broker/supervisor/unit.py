@@ -34,13 +34,14 @@ class Unit:
     life whose generation is not the current one must not start anything.
 
     Args:
+        open_log: gives the log of a plugin that the broker runs itself.
         clock: monotonic seconds.
     """
 
     def __init__(
         self,
         plugin_id: str,
-        log: PluginLog,
+        open_log: Callable[[str], PluginLog],
         records: Records,
         limits: RestartLimits,
         clock: Callable[[], float],
@@ -49,7 +50,8 @@ class Unit:
         # Its folder; None for a process that was started by hand and has none, of which only `overrides` is known.
         self.installed: Installed | None = None
         self.overrides = Overrides()
-        self.log = log
+        self.log: PluginLog | None = None
+        self._open_log = open_log
         self.state = State.STOPPED
         self.desired = Desired.STOPPED
         self.managed = False
@@ -100,8 +102,11 @@ class Unit:
 
     @property
     def candidate(self) -> Candidate:
-        """What the dependency plan must know."""
-        return self.installed.candidate if self.installed else Candidate(self.plugin_id, origin="a process by hand")
+        """What the dependency plan must know; one that was started by hand counts as long as it runs."""
+        if self.installed:
+            return self.installed.candidate
+        gone = f"plugin {self.plugin_id!r} was started by hand and is gone"
+        return Candidate(self.plugin_id, fault="" if self.active else gone)
 
     @property
     def problem(self) -> Problem:
@@ -114,6 +119,7 @@ class Unit:
     def install(self, installed: Installed) -> None:
         """Takes what its folder says now."""
         self.installed = installed
+        self.log = self._open_log(self.plugin_id)
         self.managed = self.managed or self.session is None
         if installed.manifest:
             self.record.policy = installed.manifest.restart
@@ -127,6 +133,13 @@ class Unit:
     def supersede(self) -> None:
         """Makes sure that nothing that was decided before is begun any more."""
         self.generation += 1
+
+    def retire(self) -> None:
+        """Ends the life of a plugin at rest, in which it only waited for another try."""
+        self.supersede()
+        if self.life:
+            self.life.cancel()
+            self.life = None
 
     def describe(self) -> None:
         """Writes down what it is, if that is news."""
@@ -219,8 +232,8 @@ class Unit:
             error=self.error,
             last_exit=self.last_exit,
             requires=tuple(map(str, manifest.requires)) if manifest else (),
-            log_bytes=self.log.written,
-            log_dropped=self.log.dropped_lines,
+            log_bytes=self.log.written if self.log else 0,
+            log_dropped=self.log.dropped_lines if self.log else 0,
         )
 
     def _write_status(self) -> None:
