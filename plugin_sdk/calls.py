@@ -19,12 +19,21 @@ from plugin_sdk.wire.errors import BusError, CallError
 # The broker enforces deadlines; this side only waits that much longer for a broker that does not answer at all.
 GRACE_SECS = 1.0
 SWEEP_SECS = 0.25
+_LATE = "no answer from the broker in time"
+
+
+class RequestFailed(CallError):
+    """A request of this process ended without a reply.
+
+    The type tells it apart from a CallError that a handler raises as its own answer.
+    """
 
 
 class Stream:
     """The receiving end of a streamed reply: pieces as they arrive, then the end or an error."""
 
-    def __init__(self) -> None:
+    def __init__(self, slot: int) -> None:
+        self.slot = slot
         self._pieces: deque[Raw] = deque()
         self._ended: BusError | bool = False
         self._waiter: asyncio.Future[None] | None = None
@@ -70,6 +79,9 @@ class Calls:
         self._deadlines = Deadlines()
         self._sweeping = False
 
+    def __len__(self) -> int:
+        return len(self._replies) + len(self._streams)
+
     def next_ref(self) -> int:
         """A number that is not in use."""
         return next(self._refs)
@@ -84,17 +96,12 @@ class Calls:
             cancellable: whether the broker should be told when the waiting task is cancelled.
 
         Raises:
-            CallError: what was answered instead, or `timeout` when nobody did.
+            RequestFailed: what was answered instead, or `timeout` when nobody did.
         """
-        loop = asyncio.get_running_loop()
-        reply: asyncio.Future[Raw] = loop.create_future()
+        reply: asyncio.Future[Raw] = asyncio.get_running_loop().create_future()
         self._replies[ref] = reply
         self._send(packet)
-        # One timer for all: a timer handle for each request costs as much as the rest of it.
-        slot = self._deadlines.add(ref, loop.time() + timeout + GRACE_SECS)
-        if not self._sweeping:
-            self._sweeping = True
-            loop.call_later(SWEEP_SECS, self._sweep)
+        slot = self._watch(ref, timeout)
         try:
             return await reply
         except asyncio.CancelledError:
@@ -105,15 +112,15 @@ class Calls:
             self._deadlines.discard(ref, slot)
             del self._replies[ref]
 
-    def open_stream(self, packet: p.Call) -> Stream:
-        """Send a request whose reply comes in pieces."""
-        stream = self._streams[packet.ref] = Stream()
+    def open_stream(self, packet: p.Call, timeout: float) -> Stream:
+        """Send a request whose reply comes in pieces; ask drop_stream at the end, however it comes."""
+        stream = self._streams[packet.ref] = Stream(self._watch(packet.ref, timeout))
         self._send(packet)
         return stream
 
     def drop_stream(self, ref: int) -> None:
         """Nobody reads this stream any more."""
-        if self._streams.pop(ref, None) is not None:
+        if self._end_stream(ref) is not None:
             self._send(p.Cancel(ref))
 
     def on_reply(self, packet: p.Reply) -> None:
@@ -123,12 +130,16 @@ class Calls:
             if not reply.done():
                 reply.set_result(packet.payload)
             return
-        stream = self._streams.pop(packet.ref, None)
-        if stream is not None:
+        stream = self._end_stream(packet.ref)
+        if stream is None:
+            return
+        try:
             # A service that does not stream answers with its one value; the end of a stream has an empty body.
             if decode_payload(packet.payload)[1]:
                 stream.push(packet.payload)
             stream.end()
+        except BusError as error:
+            stream.end(error)
 
     def on_chunk(self, packet: p.Chunk) -> None:
         """A piece of a streamed reply."""
@@ -144,34 +155,49 @@ class Calls:
 
     def on_error(self, packet: p.Error) -> None:
         """Something that we asked for did not go well."""
-        error = CallError(packet.code, packet.text, packet.details)
-        reply = self._replies.get(packet.ref)
-        stream = self._streams.pop(packet.ref, None)
-        if reply is not None and not reply.done():
-            reply.set_exception(error)
-        elif stream is not None:
-            stream.end(error)
+        self._fail(packet.ref, RequestFailed(packet.code, packet.text, packet.details))
 
     def fail_all(self, error: BusError) -> None:
         """The session is gone: nothing will be answered any more."""
-        for reply in self._replies.values():
+        for ref in [*self._replies, *self._streams]:
+            self._fail(ref, RequestFailed(error.code, error.text))
+
+    def _fail(self, ref: int, error: RequestFailed) -> None:
+        reply = self._replies.get(ref)
+        if reply is not None:
             if not reply.done():
-                reply.set_exception(CallError(error.code, error.text))
-        streams, self._streams = self._streams, {}
-        for stream in streams.values():
-            stream.end(CallError(error.code, error.text))
+                reply.set_exception(error)
+            return
+        stream = self._end_stream(ref)
+        if stream is not None:
+            stream.end(error)
+
+    def _end_stream(self, ref: int) -> Stream | None:
+        stream = self._streams.pop(ref, None)
+        if stream is not None:
+            self._deadlines.discard(ref, stream.slot)
+        return stream
+
+    def _watch(self, ref: int, timeout: float) -> int:
+        # One timer for all: a timer handle for each request costs as much as the rest of it.
+        loop = asyncio.get_running_loop()
+        if not self._sweeping:
+            self._sweeping = True
+            loop.call_later(SWEEP_SECS, self._sweep)
+        return self._deadlines.add(ref, loop.time() + timeout + GRACE_SECS)
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         for ref in self._deadlines.expire(loop.time()):
-            reply = self._replies.get(ref)
-            if reply is not None and not reply.done():
-                reply.set_exception(CallError("timeout", "no answer from the broker in time"))
-        self._sweeping = bool(self._replies)
+            self._fail(ref, RequestFailed("timeout", _LATE))
+        self._sweeping = bool(self._replies or self._streams)
         if self._sweeping:
             loop.call_later(SWEEP_SECS, self._sweep)
 
 
 def decode_reply(payload: Raw | bytes, service: str) -> Any:
-    """The value of a reply; raises BusError `bad_request` when it is not msgpack."""
-    return decode_body(decode_payload(payload)[1], f"the reply of {service!r}")
+    """The value of a reply; raises RequestFailed `bad_packet` when it is not msgpack."""
+    try:
+        return decode_body(decode_payload(payload)[1], f"the reply of {service!r}")
+    except BusError as error:
+        raise RequestFailed("bad_packet", error.text) from None

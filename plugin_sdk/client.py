@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
 
-from plugin_sdk.calls import Stream, decode_reply
+from plugin_sdk.calls import decode_reply
 from plugin_sdk.discovery import find_broker
+from plugin_sdk.handlers import THREADS, Handler, HandlerThreads
 from plugin_sdk.link import DealerLink
 from plugin_sdk.peer import Peer
 from plugin_sdk.registration import Profile
 from plugin_sdk.services import Servers, Service, ServiceOptions
-from plugin_sdk.subscriptions import Handler, Inlets, SubscribeOptions, Subscription
+from plugin_sdk.subscriptions import Inlets, SubscribeOptions, Subscription
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import encode_payload, publish_head
-from plugin_sdk.wire.errors import BusError, CallError
-from plugin_sdk.wire.limits import EVENT_OVERHEAD, FRAME_TARGET
+from plugin_sdk.wire.errors import BusError, ConnectionLost
+from plugin_sdk.wire.limits import DEFAULT_LIMITS, EVENT_OVERHEAD, FRAME_TARGET, MAX_SUBJECT_BYTES
 from plugin_sdk.wire.subjects import check_subject
 
 DEFAULT_TIMEOUT = 5.0
 _CACHED_SUBJECTS = 10_000
+Options = TypeVar("Options", SubscribeOptions, ServiceOptions)
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -34,12 +36,15 @@ class Bus:
 
     Args:
         peer: the session.
+        threads: how many plain handlers may run at once.
     """
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, threads: int = THREADS) -> None:
         self._peer = peer
-        self._inlets = Inlets(peer)
-        self._servers = Servers(peer)
+        self._out = peer.out
+        self.threads = HandlerThreads(threads)
+        self._inlets = Inlets(peer, self.threads)
+        self._servers = Servers(peer, self.threads)
         self._heads: dict[str, bytes] = {}
 
     @property
@@ -57,8 +62,9 @@ class Bus:
         await self._peer.open()
 
     async def close(self) -> None:
-        """Send what is pending, say goodbye and disconnect."""
+        """Send what is pending, say goodbye and disconnect; handlers that still run are cancelled."""
         await self._peer.close()
+        self.threads.close()
 
     async def publish(
         self, subject: str, data: Any = None, *, headers: dict[str, str] | None = None, retain: bool = False
@@ -81,20 +87,20 @@ class Bus:
         payload = _pack(data, headers, subject, self._peer.max_payload)
         cost = len(payload) + EVENT_OVERHEAD
         head = (self._heads.get(subject) if not retain else None) or self._head(subject, retain)
-        peer = self._peer
-        if peer.outbox.allowance <= 0:
-            await peer.may_publish()
-        outbox = peer.outbox
+        out = self._out
+        if out.outbox.allowance <= 0:
+            await self._peer.may_publish()
+        outbox = out.outbox
         outbox.allowance -= cost
         outbox.parts += (head, payload)
         outbox.count += 1
         outbox.size += cost
         if not outbox.listed:
             outbox.listed = True
-            peer.plan_flush()
+            out.plan_flush()
         if outbox.size > FRAME_TARGET:
             # A tight loop of publishes never returns to the event loop by itself.
-            peer.flush()
+            out.flush()
             await asyncio.sleep(0)
 
     def subscribe(
@@ -109,8 +115,9 @@ class Bus:
 
         Raises:
             BadSubject: the pattern breaks the grammar.
+            TypeError, ValueError: an option is unknown, or makes no sense.
         """
-        return Subscription(self._inlets, pattern, handler, options or SubscribeOptions(**how))
+        return Subscription(self._inlets, pattern, handler, _options(SubscribeOptions, options, how))
 
     async def call(
         self,
@@ -135,12 +142,15 @@ class Bus:
         Raises:
             CallError: with the code of what happened: `unavailable`, `timeout`, `failed`, `denied`, `lost`, …
             ConnectionLost: there is no broker.
+            BusError: the arguments cannot be encoded, or are too large.
+            ValueError: a time makes no sense.
         """
         if not self._peer.is_open:
-            await self._peer.until_open(timeout)
+            timeout = await self._until_open(timeout)
         calls = self._peer.calls
         ref = calls.next_ref()
-        packet = _call_packet(ref, service, args, headers, timeout, wait_ready, to, self._peer.max_payload)
+        options = _call_options(wait_ready, to=to) if wait_ready or to is not None else None
+        packet = self._call_packet(ref, service, args, headers, timeout, options)
         return decode_reply(await calls.ask(packet, ref, timeout, cancellable=True), service)
 
     async def stream(
@@ -159,24 +169,23 @@ class Bus:
         Raises:
             CallError: as call(), also in the middle of the stream.
         """
-        await self._peer.until_open(timeout)
-        ref = self._peer.calls.next_ref()
-        packet = _call_packet(
-            ref, service, args, headers, timeout, wait_ready, None, self._peer.max_payload, stream=True
-        )
-        stream = self._peer.calls.open_stream(packet)
+        timeout = await self._until_open(timeout)
+        calls, ref = self._peer.calls, self._peer.calls.next_ref()
+        packet = self._call_packet(ref, service, args, headers, timeout, _call_options(wait_ready, stream=True))
+        stream = calls.open_stream(packet, timeout)
+        # A quarter at a time: credit must be on its way before the service has run out of it.
+        portion = max(1, self._peer.chunk_credit // 4)
+        taken = 0
         try:
-            async with asyncio.timeout(timeout + 1.0):
-                async for piece in self._pieces(stream, ref, service):
-                    yield piece
-        except TimeoutError:
-            raise CallError("timeout", "no answer from the broker in time") from None
+            while (piece := await stream.next()) is not None:
+                taken += 1
+                if taken % portion == 0:
+                    self._peer.send(p.Credit(ref, portion))
+                yield decode_reply(piece, service)
         finally:
-            self._peer.calls.drop_stream(ref)
+            calls.drop_stream(ref)
 
-    async def serve(
-        self, service: str, handler: Callable[..., Any], *, options: ServiceOptions | None = None, **how: Any
-    ) -> None:
+    async def serve(self, service: str, handler: Handler, *, options: ServiceOptions | None = None, **how: Any) -> None:
         """Answer requests to a service; its name begins with the plugin's own.
 
         Args:
@@ -186,14 +195,14 @@ class Bus:
 
         Raises:
             CallError: the broker refused it.
+            TypeError, ValueError: the handler is no function, an option is unknown, or makes no sense.
         """
         check_subject(service)
-        await self._servers.add(Service(self._servers, service, handler, options or ServiceOptions(**how)))
+        await self._servers.add(Service(self._servers, service, handler, _options(ServiceOptions, options, how)))
 
-    async def serve_unannounced(self, service: str, handler: Callable[..., Any]) -> None:
+    def serve_unannounced(self, service: str, handler: Handler) -> None:
         """Answer the broker's own requests, such as the life-cycle commands."""
-        added = Service(self._servers, service, handler, ServiceOptions())
-        await self._servers.add(added, announced=False)
+        self._servers.add_unannounced(Service(self._servers, service, handler, ServiceOptions()))
 
     async def withdraw(self, service: str) -> None:
         """Take no new requests to a service and return once those in hand are answered."""
@@ -216,13 +225,27 @@ class Bus:
             self._heads[subject] = head
         return head
 
-    async def _pieces(self, stream: Stream, ref: int, service: str) -> AsyncIterator[Any]:
-        taken = 0
-        while (piece := await stream.next()) is not None:
-            taken += 1
-            if taken % 16 == 0:
-                self._peer.send(p.Credit(ref, 16))
-            yield decode_reply(piece, service)
+    async def _until_open(self, timeout: float) -> float:
+        """Wait for the session; returns how many of the `timeout` seconds are left."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await self._peer.until_open(timeout)
+        return max(timeout - (loop.time() - began), 0.001)
+
+    def _call_packet(
+        self,
+        ref: int,
+        service: str,
+        args: Any,
+        headers: dict[str, str] | None,
+        timeout: float,
+        options: dict[str, Any] | None,
+    ) -> p.Call:
+        # The broker judges the name; one that is too long would cost the frame that it is in.
+        if len(service) > MAX_SUBJECT_BYTES:
+            check_subject(service)
+        payload = Raw(_pack(args, headers, service, self._peer.max_payload))
+        return p.Call(ref, service, payload, _milliseconds(timeout, "timeout") or 1, options)
 
 
 @asynccontextmanager
@@ -230,7 +253,8 @@ async def connect(
     endpoint: str | None = None,
     key: str | Path | None = None,
     home: str | Path | None = None,
-    name: str = "client",
+    name: str = "",
+    timeout: float | None = None,
 ) -> AsyncIterator[Bus]:
     """Connect to a broker as a client, by default to the one of this user's home.
 
@@ -238,23 +262,41 @@ async def connect(
         endpoint: default: BROKER_ENDPOINT, else the local socket in the home.
         key: a key or the path of a key file; default: BROKER_KEY, else the operator's key in the home.
         home: default: BROKER_HOME, else ~/.plugmesh.
-        name: how the broker shows this client.
+        name: how the broker shows this client; default: `client`, or inside of a managed plugin its name, as its token
+            admits no other.
+        timeout: seconds to try at most; default: three attempts, about 7 s.
 
     Raises:
-        ConnectionLost: no key was found.
+        ConnectionLost: no key was found, or `timeout` is over.
         RegistrationError: nobody listens there, or the broker refused us; lists what every attempt met.
     """
     address = find_broker(endpoint, key, home)
-    peer = Peer(DealerLink(address), Profile("client", name), address.token, address.endpoint)
+    peer = Peer(
+        DealerLink(address), Profile("client", name or address.admits or "client"), address.token, address.endpoint
+    )
     bus = Bus(peer)
-    await bus.open()
+    try:
+        async with asyncio.timeout(timeout) as limit:
+            await bus.open()
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise ConnectionLost(f"no session with {address.endpoint} within {timeout:g} s", "unavailable") from None
     try:
         yield bus
     finally:
         await bus.close()
 
 
+def _options(kind: type[Options], given: Options | None, how: dict[str, Any]) -> Options:
+    if given is not None and how:
+        raise TypeError(f"give either options= or {', '.join(how)}, not both")
+    return given or kind(**how)
+
+
 def _pack(data: Any, headers: dict[str, str] | None, what: str, limit: int) -> bytes:
+    if headers:
+        _check_headers(headers, what)
     try:
         payload = encode_payload(_encode(data), headers)
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
@@ -264,24 +306,25 @@ def _pack(data: Any, headers: dict[str, str] | None, what: str, limit: int) -> b
     return payload
 
 
-def _call_packet(
-    ref: int,
-    service: str,
-    args: Any,
-    headers: dict[str, str] | None,
-    timeout: float,
-    wait_ready: float,
-    to: int | None,
-    limit: int,
-    *,
-    stream: bool = False,
-) -> p.Call:
+def _check_headers(headers: dict[str, str], what: str) -> None:
+    """Nobody looks at them before the receiver, who could not tell whose fault it is."""
+    for name, value in headers.items():
+        if type(name) is not str or type(value) is not str:
+            raise BusError("bad_request", f"header {name!r:.60} of {what!r} is {value!r:.60}: use text for both")
+
+
+def _call_options(wait_ready: float, *, to: int | None = None, stream: bool = False) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    if wait_ready > 0:
-        options["wait_ready_ms"] = round(wait_ready * 1000)
+    if wait_ready:
+        options["wait_ready_ms"] = _milliseconds(wait_ready, "wait_ready")
     if to is not None:
         options["to"] = to
     if stream:
         options["stream"] = True
-    payload = Raw(_pack(args, headers, service, limit))
-    return p.Call(ref, service, payload, max(1, round(timeout * 1000)), options or None)
+    return options
+
+
+def _milliseconds(secs: float, what: str) -> int:
+    if not 0 <= secs * 1000 <= DEFAULT_LIMITS.timeout_ms:
+        raise ValueError(f"{what} is {secs} s: use 0 to {DEFAULT_LIMITS.timeout_ms // 1000}")
+    return round(secs * 1000)

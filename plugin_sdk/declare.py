@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
+from plugin_sdk.handlers import Handler
 from plugin_sdk.services import ServiceOptions
 from plugin_sdk.subscriptions import SubscribeOptions
 from plugin_sdk.wire.subjects import check_pattern, check_subject
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__plugmesh__"
-HOOKS = ("initialize", "start", "stop", "cleanup", "health")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +31,15 @@ class Decorator:
         self._declare = declare
         self.__doc__ = declare.__doc__
 
-    @overload
-    def __get__(self, plugin: None, owner: type[Any]) -> Callable[..., Callable[[F], F]]: ...
-    @overload
-    def __get__(self, plugin: Any, owner: type[Any]) -> Callable[..., Callable[[F], F]]: ...
     def __get__(self, plugin: Any, owner: type[Any]) -> Callable[..., Callable[[F], F]]:
         def decorator(*args: Any, **named: Any) -> Callable[[F], F]:
             declaration = self._declare(*args, **named)
 
             def remember(handler: F) -> F:
-                if plugin is None:
-                    marks = getattr(handler, _MARK, ())
-                    setattr(handler, _MARK, (*marks, declaration))
+                if plugin is not None:
+                    plugin.declare(declaration, handler)
                 else:
-                    plugin.declared.append((declaration, handler))
+                    setattr(handler, _MARK, (*getattr(handler, _MARK, ()), declaration))
                 return handler
 
             return remember
@@ -71,11 +66,17 @@ def hook(name: str) -> Callable[[], Declaration]:
     return declare
 
 
-def marked_methods(plugin: object) -> Iterator[tuple[Declaration, Callable[..., Any]]]:
-    """Declarations on the methods of a subclass, base classes first, bound to the instance."""
-    seen: dict[str, None] = {}
+def marked_methods(plugin: object) -> Iterator[tuple[Declaration, Handler]]:
+    """Declarations on the methods of a subclass, base classes first, bound to the instance.
+
+    A method that overrides a declared one is declared as well, as everywhere in Python.
+    """
+    seen: dict[str, tuple[Declaration, ...]] = {}
     for owner in reversed(type(plugin).__mro__):
-        seen.update(dict.fromkeys(vars(owner)))
-    for name in seen:
-        for declaration in getattr(getattr(type(plugin), name, None), _MARK, ()):
+        for name, member in vars(owner).items():
+            marks = getattr(member, _MARK, ())
+            if marks or name not in seen:
+                seen[name] = marks
+    for name, marks in seen.items():
+        for declaration in marks:
             yield declaration, getattr(plugin, name)

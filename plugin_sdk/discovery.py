@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from plugin_sdk.wire.errors import ConnectionLost
@@ -18,16 +18,26 @@ class CurveKeys:
 
     server: bytes
     public: bytes
-    secret: bytes
+    secret: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An endpoint with the token or CURVE keys for it; `token` may be empty over TCP."""
+    """An endpoint with the token or CURVE keys for it.
+
+    `token` may be empty over TCP; `admits` is the one name that it admits, empty when that is not known.
+    """
 
     endpoint: str
-    token: str = ""
+    token: str = field(default="", repr=False)
     curve: CurveKeys | None = None
+    admits: str = ""
+
+
+def find_home(home: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Path:
+    """The broker's home: the one given, else BROKER_HOME, else ~/.plugmesh."""
+    env = os.environ if environ is None else environ
+    return Path(home or env.get("BROKER_HOME") or DEFAULT_HOME).expanduser()
 
 
 def find_broker(
@@ -51,14 +61,21 @@ def find_broker(
         ConnectionLost: no key can be found or read; the text says where it was looked for.
     """
     env = os.environ if environ is None else environ
-    base = Path(home or env.get("BROKER_HOME") or DEFAULT_HOME).expanduser()
+    base = find_home(home, env)
     where = endpoint or env.get("BROKER_ENDPOINT") or f"ipc://{base}/run/broker.sock"
-    key = key or env.get("BROKER_TOKEN") or env.get("BROKER_KEY")
+    if not key and env.get("BROKER_TOKEN"):
+        return Address(where, env["BROKER_TOKEN"], admits=env.get("BROKER_PLUGIN", ""))
+    key = key or env.get("BROKER_KEY")
     if where.startswith("tcp:"):
         return Address(where, curve=_read_curve(key))
-    if isinstance(key, str) and not Path(key).is_file():
+    if isinstance(key, str) and not _is_path(key):
         return Address(where, key)
     return Address(where, _read_key([Path(key)] if key else _key_files(base, plugin)))
+
+
+def _is_path(key: str) -> bool:
+    """Keys for the local socket are urlsafe text: with a slash it is meant as a path, even if there is no such file."""
+    return "/" in key or os.path.isfile(key)
 
 
 def _key_files(base: Path, plugin: str) -> list[Path]:
@@ -69,9 +86,11 @@ def _key_files(base: Path, plugin: str) -> list[Path]:
 def _read_key(files: list[Path]) -> str:
     for file in files:
         try:
-            return file.read_text().strip()
+            return file.read_text(encoding="ascii").strip()
         except FileNotFoundError:
             continue
+        except UnicodeDecodeError:
+            raise ConnectionLost(f"{file} is not a key file: it holds more than plain text", "bad_token") from None
         except OSError as error:
             raise ConnectionLost(f"cannot read the key {file}: {error.strerror}", "bad_token") from None
     raise ConnectionLost(

@@ -15,18 +15,20 @@ _MISSING: Any = object()
 
 
 class Event:
-    """One event: `subject`, `headers`, `body` (bytes as sent) and `data` (the body decoded)."""
+    """One event: `subject`, `headers`, `body` (bytes as sent) and `data` (the body decoded).
 
-    __slots__ = ("_body", "_data", "_headers", "_payload", "cost", "epoch", "holders", "subject")
+    `cost` is the credit that goes back to the broker once it is handled, valid in the session numbered `epoch` only.
+    """
 
-    def __init__(self, subject: str, payload: Raw | bytes, cost: int = 0, holders: int = 1, epoch: int = 0) -> None:
+    __slots__ = ("_body", "_data", "_headers", "_payload", "cost", "epoch", "subject")
+
+    def __init__(self, subject: str, payload: Raw | bytes, cost: int = 0, epoch: int = 0) -> None:
         self.subject = subject
         self._payload = payload
         self._headers: dict[str, str] = _MISSING
         self._body = b""
         self._data = _MISSING
         self.cost = cost
-        self.holders = holders
         self.epoch = epoch
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Protocol
 
 import zmq
@@ -10,10 +11,13 @@ from zmq.utils.monitor import recv_monitor_message
 
 from plugin_sdk.discovery import Address
 from plugin_sdk.wire.errors import ConnectionLost
-from plugin_sdk.wire.limits import DEFAULT_LIMITS
 
 BATCH = 256
 LINGER_MS = 1000
+
+# The largest frame: twice what a broker can be configured to take, as it may bundle packets for us. ZeroMQ closes the
+# connection beyond it, and the size must be known before the broker says what its limit is.
+MAX_FRAME_BYTES = 2 * 256 * 1024 * 1024
 
 # As plain integers: the flag arithmetic of pyzmq's enumerations costs a microsecond each time.
 NOBLOCK, POLLIN, POLLOUT, EVENTS = int(zmq.NOBLOCK), int(zmq.POLLIN), int(zmq.POLLOUT), int(zmq.EVENTS)
@@ -44,7 +48,7 @@ class Listener(Protocol):
 
 
 class Link(Protocol):
-    """A transport of frames to one broker."""
+    """A transport of frames to one broker. After close() it may be opened again, which makes a new connection."""
 
     def open(self, listener: Listener) -> None:
         """Begin to connect, and to reconnect for ever."""
@@ -61,26 +65,26 @@ class DealerLink:
 
     Args:
         address: where to, with what key.
-        max_frame: bytes of the largest frame to accept.
     """
 
-    def __init__(self, address: Address, max_frame: int = DEFAULT_LIMITS.frame_bytes) -> None:
+    def __init__(self, address: Address) -> None:
         self._address = address
-        self._max_frame = max_frame
         self._blocked = False
+        self._socket: zmq.Socket[bytes] | None = None
 
     def open(self, listener: Listener) -> None:
         """Connect; raises ConnectionLost when the endpoint itself is malformed."""
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._configure(self._socket)
-        self._monitor = self._socket.get_monitor_socket(_MONITORED)
+        self._blocked = False
+        socket = self._socket = self._context.socket(zmq.DEALER)
+        self._configure(socket)
+        self._monitor = socket.get_monitor_socket(_MONITORED)
         self._loop.add_reader(self._monitor.fileno(), self._on_monitor)
-        self._loop.add_reader(self._socket.fileno(), self._on_readable)
+        self._loop.add_reader(socket.fileno(), self._on_readable)
         try:
-            self._socket.connect(self._address.endpoint)
+            socket.connect(self._address.endpoint)
         except zmq.ZMQError as error:
             self.close()
             raise ConnectionLost(f"endpoint {self._address.endpoint!r} is not usable: {error}", "unavailable") from None
@@ -90,30 +94,35 @@ class DealerLink:
 
     def send(self, frame: bytes) -> bool:
         """Hand over a frame; False when the queue is full or nobody is connected: on_writable follows."""
+        socket = self._socket
+        if socket is None:
+            return False
         try:
-            self._socket.send(frame, NOBLOCK)
+            socket.send(frame, NOBLOCK)
         except zmq.Again:
             self._blocked = True
             return False
         # Sending may consume the edge of the descriptor, and with it the news of frames that have arrived.
-        if int(self._socket.getsockopt(EVENTS)) & POLLIN:
+        if int(socket.getsockopt(EVENTS)) & POLLIN:
             self._loop.call_soon(self._on_readable)
         return True
 
     def close(self) -> None:
-        """Close the sockets; the context ends in the background, at the latest with the process."""
-        if self._socket.closed:
+        """Close the connection; what was handed over is still sent for up to a second."""
+        socket, self._socket = self._socket, None
+        if socket is None:
             return
         self._loop.remove_reader(self._monitor.fileno())
-        self._loop.remove_reader(self._socket.fileno())
-        self._socket.disable_monitor()
+        self._loop.remove_reader(socket.fileno())
+        socket.disable_monitor()
         self._monitor.close(linger=0)
-        self._socket.close(linger=LINGER_MS)
-        self._context.term()
+        socket.close(linger=LINGER_MS)
+        # It waits for the linger, which must not stop the loop; the process in turn must not end before it.
+        threading.Thread(target=self._context.term, name="plugmesh-linger").start()
 
     def _configure(self, socket: zmq.Socket[bytes]) -> None:
         socket.linger = LINGER_MS
-        socket.setsockopt(zmq.MAXMSGSIZE, 2 * self._max_frame)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
         # Without a connection nothing is queued: what a reconnect would deliver late belongs to an old session.
         socket.setsockopt(zmq.IMMEDIATE, 1)
         socket.setsockopt(zmq.RECONNECT_IVL, 50)
@@ -127,8 +136,6 @@ class DealerLink:
             socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 15_000)
 
     def _on_readable(self) -> None:
-        if self._socket.closed:
-            return
         frames = self._receive()
         if frames:
             self._listener.on_frames(frames)
@@ -137,7 +144,10 @@ class DealerLink:
             self._listener.on_writable()
 
     def _receive(self) -> list[bytes]:
+        """A batch of frames; the next one follows in a turn of its own, so that others get theirs."""
         frames: list[bytes] = []
+        if self._socket is None:
+            return frames
         add, recv = frames.append, self._socket.recv
         try:
             for _ in range(BATCH):
@@ -148,15 +158,22 @@ class DealerLink:
         return frames
 
     def _can_send(self) -> bool:
-        return not self._socket.closed and bool(int(self._socket.getsockopt(EVENTS)) & POLLOUT)
+        return self._socket is not None and bool(int(self._socket.getsockopt(EVENTS)) & POLLOUT)
 
     def _on_monitor(self) -> None:
-        while not self._monitor.closed and int(self._monitor.getsockopt(EVENTS)) & POLLIN:
-            event = recv_monitor_message(self._monitor, NOBLOCK)["event"]
+        monitor = self._monitor
+        while not monitor.closed and int(monitor.getsockopt(EVENTS)) & POLLIN:
+            event = recv_monitor_message(monitor, NOBLOCK)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._listener.on_up()
                 self._on_readable()
             elif event == zmq.EVENT_DISCONNECTED:
-                self._listener.on_down("the broker closed the connection or ended")
+                self._on_disconnected()
             elif event in _FAILURES:
                 self._listener.on_down(f"{_FAILURES[event]} ({self._address.endpoint})")
+
+    def _on_disconnected(self) -> None:
+        # What arrived before the end counts: replies, and the broker's last words.
+        while frames := self._receive():
+            self._listener.on_frames(frames)
+        self._listener.on_down("the broker closed the connection or ended")

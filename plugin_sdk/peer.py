@@ -1,7 +1,7 @@
 """One process on the bus: its session with the broker, kept alive across reconnects and restarts of the broker.
 
-The peer owns the link, the outbox and the registration; what is done with a session is in calls.py,
-subscriptions.py and services.py, and `client.Bus` is what people use on top.
+The peer owns the link, the outbox and the session; what is done with a session is in calls.py, subscriptions.py and
+services.py, and `client.Bus` is what people use on top.
 """
 
 from __future__ import annotations
@@ -10,26 +10,28 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from itertools import count
+from random import random
 from typing import Any, Protocol
 
 from msgspec import Struct
 
 from plugin_sdk.calls import Calls
+from plugin_sdk.handshake import ATTEMPT_SECS, Handshake
 from plugin_sdk.link import Link
-from plugin_sdk.registration import AttemptFailed, AttemptMayBeRepeated, Profile, register
+from plugin_sdk.outflow import Outflow
+from plugin_sdk.registration import AttemptFailed, Profile, may_help, register
 from plugin_sdk.wire import packets as p
-from plugin_sdk.wire.codec import decode_frame, encode, encode_frame
+from plugin_sdk.wire.codec import decode_frame, encode_frame
 from plugin_sdk.wire.errors import BusError, ConnectionLost, RegistrationError, RemoteProtocolError
-from plugin_sdk.wire.limits import DEFAULT_LIMITS
-from plugin_sdk.wire.outbox import Outbox
+from plugin_sdk.wire.limits import DEFAULT_LIMITS, FRAME_TARGET, Limits
 from plugin_sdk.wire.session import Session, Side, State
 
-ATTEMPT_SECS = 2.0
 SILENT_BEATS = 3  # heartbeats without a word after which the session is taken for dead
-_ENVELOPE = 1024  # bytes of a frame around a payload: session, kind, subject, options
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # seconds between rounds of attempts to register again
+CLOSE_SECS = 1.0  # so long at most is waited for a broker that does not read what is to be said before the end
 
-# So many requests or replies go out before the end of a turn: the other side can begin while this one goes on.
-PIPELINE = 16
+# Bytes of a frame that are not payload: session, kind, subject, options, and packets that were gathered before.
+_ENVELOPE = 1024 + FRAME_TARGET
 
 log = logging.getLogger("plugin_sdk")
 
@@ -43,9 +45,12 @@ class Part(Protocol):
     def reset(self) -> None:
         """The session is gone."""
 
+    def end(self, error: BusError | None) -> None:
+        """There will be none any more: for this reason, or because this side closed it."""
+
 
 class Peer:
-    """A session with the broker. Everything happens on the event loop on which it was opened.
+    """A session with the broker. Everything happens on the event loop on which it was made.
 
     Args:
         link: the transport.
@@ -58,9 +63,11 @@ class Peer:
         self.profile = profile
         self.stats: Callable[[], dict[str, Any]] = dict
         self.before_register: Callable[[], None] = lambda: None
-        self.outbox = Outbox(b"", 0, 0, [])
+        self.out = Outflow(link.send)
+        self.send = self.out.send
         self.calls = Calls(self.send)
         self.window = DEFAULT_LIMITS.event_credit
+        self.chunk_credit = DEFAULT_LIMITS.chunk_credit
         self.max_payload = DEFAULT_LIMITS.frame_bytes - _ENVELOPE
         self.handlers: dict[type[Struct], Callable[[Any], None]] = {
             p.Reply: self.calls.on_reply,
@@ -80,19 +87,17 @@ class Peer:
         self._endpoint = endpoint
         self._loop = asyncio.get_running_loop()
         self._session = Session(Side.PEER)
+        self._handshake = Handshake(self._session, self._send_register, endpoint)
         self._parts: list[Part] = []
         self._number = 0
-        self._planned = False
+        self._confirmed = False
+        self._limits = Limits(frame_bytes=2 * DEFAULT_LIMITS.frame_bytes)
         self._beat = 5.0
         self._heard = 0.0
-        self._reason = f"not connected to {endpoint} yet"
-        self._welcome: asyncio.Future[None] | None = None
-        self._up = asyncio.Event()
         self._open = asyncio.Event()
         self._lost = asyncio.Event()
-        self._publishers: list[asyncio.Future[None]] = []
         self._closed: BusError | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self.ended: asyncio.Future[BusError | None] = self._loop.create_future()
 
     @property
@@ -107,90 +112,56 @@ class Peer:
 
     async def open(self) -> None:
         """Connect and register; raises RegistrationError after the last attempt."""
-        self._link.open(self)
         try:
-            await register(self._attempt, self.profile.name, self._endpoint)
+            self._link.open(self)
+            await register(self._handshake.attempt, self.profile.name, self._endpoint)
         except BaseException:
             self._shut(ConnectionLost("the registration failed"))
             raise
+        self._open.set()
         self._start(self._heartbeat())
         self._start(self._keep())
 
     async def close(self, text: str = "") -> None:
-        """Say goodbye and end the session."""
+        """Say what is left to say, then goodbye, and end the session."""
         if self.is_open:
-            self.outbox.add(encode(p.Goodbye("goodbye", text)))
-            self.flush()
+            self.send(p.Goodbye("goodbye", text))
+            await self._said()
         self._shut(None)
 
     async def until_open(self, timeout: float) -> None:
         """Return once the session stands; raises ConnectionLost after `timeout` seconds."""
-        if not self.is_open and self._closed is None:
-            try:
-                async with asyncio.timeout(timeout):
+        try:
+            async with asyncio.timeout(timeout):
+                while self._closed is None and not (self.is_open and self._open.is_set()):
                     await self._open.wait()
-            except TimeoutError:
-                raise ConnectionLost(f"no session with the broker: {self._reason}", "unavailable") from None
+        except TimeoutError:
+            text = f"no session with the broker: {self._handshake.reason or 'it does not answer'}"
+            raise ConnectionLost(text, "unavailable") from None
         if self._closed is not None:
-            raise self._closed
-
-    def send(self, packet: p.Packet) -> None:
-        """Put a packet into this turn's frame. Without a session it goes nowhere: nothing of it would be valid."""
-        self.outbox.add(encode(packet))
-        if self.outbox.count >= PIPELINE:
-            self.flush()
-        elif not self._planned:
-            self.plan_flush()
-
-    def plan_flush(self) -> None:
-        """Flush at the end of this turn of the loop."""
-        if not self._planned:
-            self._planned = True
-            self._loop.call_soon(self.flush)
-
-    def flush(self) -> None:
-        """Send what was gathered, as far as the transport takes it."""
-        self._planned = False
-        outbox = self.outbox
-        outbox.listing.clear()
-        outbox.listed = False
-        if self._session.state is not State.OPEN:
-            return
-        while (frame := outbox.take()) is not None:
-            if not self._link.send(frame):
-                outbox.put_back(frame)
-                return
+            raise ConnectionLost(self._closed.text, self._closed.code)
 
     async def may_publish(self) -> None:
         """Wait until the broker and the transport take another event; raises ConnectionLost when they will not."""
-        while True:
-            if not self.is_open:
+        while not self.out.takes_events():
+            if self.is_open:
+                await self.out.changed()
+            else:
                 await self.until_open(SILENT_BEATS * self._beat)
-            self.flush()
-            if self.outbox.allowance > 0 and not self.outbox.sealed:
-                return
-            waiter: asyncio.Future[None] = self._loop.create_future()
-            self._publishers.append(waiter)
-            await waiter
-
-    def add_credit(self, amount: int) -> None:
-        """The broker takes `amount` more bytes of events."""
-        self.outbox.allowance += amount
-        self._wake_publishers()
 
     def on_up(self) -> None:
         """The link stands."""
-        self._up.set()
+        self._handshake.up()
 
     def on_down(self, reason: str) -> None:
         """The link is gone: nothing sent before can be relied on."""
-        self._up.clear()
+        self._handshake.down(reason)
         self._lose(reason)
 
     def on_writable(self) -> None:
         """The transport takes frames again."""
-        self.flush()
-        self._wake_publishers()
+        self.out.flush()
+        self.out.wake()
 
     def on_frames(self, frames: list[bytes]) -> None:
         """Decode and act; then let the handlers run that were given something."""
@@ -198,12 +169,13 @@ class Peer:
         handlers = self.handlers
         for frame in frames:
             try:
-                number, packets = decode_frame(frame)
+                number, packets = decode_frame(frame, self._limits)
             except RemoteProtocolError as error:
                 log.error("the broker sent an invalid frame: %s", error)
                 continue
-            # Number 0 carries REFUSED; REGISTERED comes under the number that it announces.
-            if number != self._number and number and type(packets[0]) is not p.Registered:
+            if number == self._number:
+                self._confirmed = True
+            elif not _comes_before_a_session(number, packets):
                 continue
             for packet in packets:
                 handler = handlers.get(type(packet))
@@ -214,74 +186,82 @@ class Peer:
                 each.wake()
             self.touched.clear()
 
-    async def _attempt(self) -> None:
-        """One attempt to register."""
-        if self._closed is not None:
-            raise AttemptFailed(self._closed.code, self._closed.text)
-        try:
-            async with asyncio.timeout(ATTEMPT_SECS):
-                await self._up.wait()
-                self._session.reset()
-                self._session.said(Side.PEER, p.Register)
-                self.before_register()
-                self._welcome = self._loop.create_future()
-                if not self._link.send(encode_frame(0, [self.profile.packet(self._token)])):
-                    raise AttemptMayBeRepeated("lost", self._reason)
-                await self._welcome
-        except TimeoutError:
-            text = self._reason or f"the broker did not answer within {ATTEMPT_SECS:g} s"
-            raise AttemptMayBeRepeated("timeout", text) from None
+    def _send_register(self) -> bool:
+        self.before_register()
+        return self._link.send(encode_frame(0, [self.profile.packet(self._token)]))
 
     async def _keep(self) -> None:
         """Register again whenever the session was lost, for as long as that can help."""
         while True:
             await self._lost.wait()
             self._lost.clear()
-            while not self.is_open:
-                await self._up.wait()
-                try:
-                    await register(self._attempt, self.profile.name, self._endpoint)
-                    for part in self._parts:
-                        await part.restore(ATTEMPT_SECS)
-                    log.info("registered again as %s", self.profile.name)
-                except RegistrationError as error:
-                    if error.code not in ("lost", "timeout") and not error.retry:
-                        self._shut(error)
-                        return
-                    log.warning("%s; trying again", error)
-                except BusError as error:
-                    log.warning("the session could not be restored: %s", error)
+            pause = FIRST_PAUSE
+            while not self._open.is_set():
+                await self._handshake.connected()
+                await self._resume()
+                if not self._open.is_set():
+                    await asyncio.sleep(pause * (0.5 + random()))
+                    pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _resume(self) -> None:
+        """Register again and put everything into force, or say why not."""
+        try:
+            await register(self._handshake.attempt, self.profile.name, self._endpoint)
+            await asyncio.gather(*(part.restore(ATTEMPT_SECS) for part in self._parts))
+        except RegistrationError as error:
+            if not may_help(error):
+                self._shut(error)
+                return
+            log.warning("%s; trying again", error.text)
+        except BusError as error:
+            log.warning("the session could not be restored: %s; trying again", error.text)
+            if self.is_open:
+                self._reconnect("the broker did not answer")
+        if self.is_open:
+            self._open.set()
+            log.info("registered again as %s", self.profile.name)
 
     async def _heartbeat(self) -> None:
         for number in count(1):
+            due = self._loop.time() + self._beat
             await asyncio.sleep(self._beat)
-            if self._loop.time() - self._heard > SILENT_BEATS * self._beat:
-                self._lose(f"the broker was silent for {SILENT_BEATS * self._beat:g} s")
-            elif self.is_open:
+            now = self._loop.time()
+            # If this process was frozen or its loop was blocked, the broker could not be heard: no fault of its own.
+            self._heard += max(0.0, now - due)
+            if not self.is_open:
+                continue
+            if now - self._heard > SILENT_BEATS * self._beat:
+                self._reconnect(f"the broker was silent for {SILENT_BEATS * self._beat:g} s")
+            else:
                 self.send(p.Ping(number, self.stats()))
+
+    def _reconnect(self, reason: str) -> None:
+        """Begin anew over a new connection: over the old one the broker may still hold the old session."""
+        self._link.close()
+        self.on_down(reason)
+        self._link.open(self)
 
     def _on_registered(self, packet: p.Registered) -> None:
         if self._session.state is not State.REGISTERING:
             return
-        self._session.said(Side.BROKER, p.Registered)
-        self._number = packet.session
-        self.outbox = Outbox(b"", packet.session, packet.credit, [])
+        self._number, self._confirmed = packet.session, False
+        self.out.begin(packet.session, packet.credit)
         self.window = packet.credit
-        self.max_payload = int(packet.limits.get("frame_bytes", DEFAULT_LIMITS.frame_bytes)) - _ENVELOPE
+        frame_bytes = _limit(packet, "frame_bytes", DEFAULT_LIMITS.frame_bytes)
+        self.chunk_credit = _limit(packet, "chunk_credit", DEFAULT_LIMITS.chunk_credit)
+        self.max_payload = frame_bytes - _ENVELOPE
+        # What the broker has bundled for us may exceed what it takes itself.
+        self._limits = Limits(frame_bytes=2 * frame_bytes)
         self._beat = max(packet.heartbeat_ms, 1) / 1000
-        self._reason = ""
-        self._open.set()
-        if self._welcome is not None and not self._welcome.done():
-            self._welcome.set_result(None)
+        self._handshake.admitted()
 
     def _on_refused(self, packet: p.Refused) -> None:
-        if self._session.state is State.OPEN:
+        if self._session.state is State.REGISTERING:
+            # This code answers what was sent before the REGISTER.
+            if packet.code != "unknown_session":
+                self._handshake.refused(packet)
+        elif self.is_open and (self._confirmed or packet.code != "unknown_session"):
             self._lose(packet.text)
-        elif self._session.state is State.REGISTERING and packet.code != "unknown_session":
-            self._session.said(Side.BROKER, p.Refused)
-            kind = AttemptMayBeRepeated if packet.retry else AttemptFailed
-            if self._welcome is not None and not self._welcome.done():
-                self._welcome.set_exception(kind(packet.code, packet.text))
 
     def _on_goodbye(self, packet: p.Goodbye) -> None:
         text = f"the broker ended the session: {packet.text or packet.code}"
@@ -297,43 +277,69 @@ class Peer:
 
     def _lose(self, reason: str) -> None:
         """The session is over; whoever waits for an answer is told so."""
-        self._reason = reason
-        if self._session.state is State.REGISTERING and self._welcome is not None and not self._welcome.done():
-            self._welcome.set_exception(AttemptMayBeRepeated("lost", reason))
         if not self.is_open:
             return
+        self._handshake.reason = reason
         self._session.reset()
-        self._open.clear()
-        self.outbox = Outbox(b"", 0, 0, [])
-        self.calls.fail_all(ConnectionLost(reason))
-        for part in self._parts:
-            part.reset()
-        self._wake_publishers()
+        self._forget(ConnectionLost(reason))
         self._lost.set()
 
-    def _wake_publishers(self) -> None:
-        waiting, self._publishers = self._publishers, []
-        for waiter in waiting:
-            if not waiter.done():
-                waiter.set_result(None)
+    def _forget(self, error: BusError) -> None:
+        """Nothing that belongs to the session is valid any more."""
+        self._number = -1
+        self._open.clear()
+        self.out.end()
+        self.calls.fail_all(error)
+        for part in self._parts:
+            part.reset()
+
+    async def _said(self) -> None:
+        """Wait a little for the transport to take what is left; says what it did not take."""
+        self.out.flush()
+        try:
+            async with asyncio.timeout(CLOSE_SECS):
+                while self.is_open and self.out.outbox.pending_bytes:
+                    await self.out.changed()
+        except TimeoutError:
+            log.warning("%d bytes could not be sent before the end", self.out.outbox.pending_bytes)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(self._loop.create_task(work))
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_task_end)
+
+    def _on_task_end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("the session ends by a fault of its own", exc_info=error)
+            self._shut(ConnectionLost(f"{type(error).__name__}: {error}"))
 
     def _shut(self, error: BusError | None) -> None:
+        """End for good."""
         if self._closed is not None:
             return
         self._closed = error or ConnectionLost("this side closed the session", "cancelled")
         self._session.state = State.CLOSED
-        self.calls.fail_all(self._closed)
+        self._handshake.fail(AttemptFailed(self._closed.code, self._closed.text))
+        self._forget(self._closed)
         for part in self._parts:
-            part.reset()
+            part.end(error)
         self._open.set()
-        self._wake_publishers()
-        current = asyncio.current_task()
         for task in self._tasks:
-            if task is not current:
+            if task is not asyncio.current_task():
                 task.cancel()
         self._link.close()
         if not self.ended.done():
             self.ended.set_result(error)
+
+
+def _comes_before_a_session(number: int, packets: list[Any]) -> bool:
+    """REFUSED comes under number 0, REGISTERED under the number that it announces; all else is of an old session."""
+    first = packets[0] if packets else None
+    return type(first) is p.Registered if number else type(first) is p.Refused
+
+
+def _limit(packet: p.Registered, name: str, default: int) -> int:
+    value = packet.limits.get(name)
+    return value if type(value) is int and value > 0 else default

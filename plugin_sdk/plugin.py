@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
+from plugin_sdk.blocking import Blocking
 from plugin_sdk.client import DEFAULT_TIMEOUT, Bus
 from plugin_sdk.declare import Declaration, Decorator, hook, marked_methods, service, subscription
-from plugin_sdk.subscriptions import in_thread
+from plugin_sdk.discovery import find_home
+from plugin_sdk.handlers import THREADS, Handler, as_coroutine
+from plugin_sdk.runner import run
 from plugin_sdk.wire.errors import BusError, ConnectionLost
 from plugin_sdk.wire.subjects import check_name
+from plugin_sdk.workers import Workers
 
 
 class Plugin:
@@ -27,6 +30,7 @@ class Plugin:
             started by hand, as the broker reads the manifest.
         instance: tells several processes of one plugin apart; empty for the only one.
         description: one line for status displays.
+        threads: how many plain (not async) handlers may run at once.
     """
 
     subscribe = Decorator(subscription)
@@ -45,16 +49,21 @@ class Plugin:
         requires: list[str] | None = None,
         instance: str = "",
         description: str = "",
+        threads: int = THREADS,
     ) -> None:
         self.name = check_name(name)
         self.version = version
         self.requires = list(requires or ())
         self.instance = instance
         self.description = description
+        self.threads = threads
         self.config: dict[str, Any] = {}
         self.log = logging.getLogger(name)
-        self.declared: list[tuple[Declaration, Callable[..., Any]]] = list(marked_methods(self))
+        self.declared: list[tuple[Declaration, Handler]] = list(marked_methods(self))
         self._bus: Bus | None = None
+        self._blocking: Blocking | None = None
+        self._data_dir: Path | None = None
+        self._running = False
 
     @property
     def bus(self) -> Bus:
@@ -64,10 +73,17 @@ class Plugin:
         return self._bus
 
     @property
+    def blocking(self) -> Blocking:
+        """The bus for plain handlers, which run in threads: `plugin.blocking.publish(…)`."""
+        if self._blocking is None:
+            raise ConnectionLost(f"plugin {self.name!r} is not running: call run() first", "unavailable")
+        return self._blocking
+
+    @property
     def data_dir(self) -> Path:
-        """A directory of its own, made on first use."""
+        """A directory of its own, made on first use; in the broker's home unless the broker gave another."""
         given = os.environ.get("BROKER_DATA_DIR")
-        path = Path(given) if given else Path(tempfile.gettempdir()) / f"plugmesh-{os.getuid()}" / self.name
+        path = self._data_dir or (Path(given) if given else find_home() / "data" / self.name)
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return path
 
@@ -111,13 +127,30 @@ class Plugin:
 
     def run(self) -> None:
         """Register, serve until the broker or a signal says stop, clean up, and end the process."""
-        from plugin_sdk.runner import run  # the runner knows the plugin, so it cannot be imported above
-
         run(self)
 
-    def attach(self, bus: Bus) -> None:
+    def attach(self, bus: Bus, data_dir: Path | None = None) -> None:
         """Use this session from now on: called by the runner and by the test mesh."""
         self._bus = bus
+        self._blocking = Blocking(bus)
+        self._data_dir = data_dir
+
+    def service_names(self) -> list[str]:
+        """Full names of the services that were declared."""
+        return [f"{self.name}.{each.name}" for each, _ in self.declared if each.what == "service"]
+
+    def declare(self, declaration: Declaration, handler: Handler) -> None:
+        """Remember a handler for start(): what the decorators do.
+
+        Raises:
+            RuntimeError: the plugin runs already, so it would never be used.
+        """
+        if self._running:
+            raise RuntimeError(
+                f"{declaration.what} {declaration.name!r} comes too late, plugin {self.name!r} runs already:"
+                " use plugin.bus.subscribe(…) or plugin.bus.serve(…)"
+            )
+        self.declared.append((declaration, handler))
 
     async def begin(self, config: dict[str, Any]) -> None:
         """Initialize with a configuration: the command `$plugin.initialize`.
@@ -131,28 +164,28 @@ class Plugin:
         except BusError:
             raise
         except Exception as error:
-            self.log.exception("initialize failed")
             raise BusError("bad_config", f"initialize: {type(error).__name__}: {error}") from error
 
     async def go(self) -> None:
-        """Start, then subscribe and serve: the command `$plugin.start`."""
+        """Start, then subscribe and serve: the command `$plugin.start`. All of it holds afterwards, or nothing."""
         await self._run_hook("start")
-        for declaration, handler in self.declared:
-            if declaration.what == "subscription":
-                await self.bus.subscribe(declaration.name, handler, options=declaration.options)
-            elif declaration.what == "service":
-                full = f"{self.name}.{declaration.name}"
-                await self.bus.serve(full, handler, options=declaration.options)
+        self._running = True
+        try:
+            for declaration, handler in self.declared:
+                if declaration.what == "subscription":
+                    await self.bus.subscribe(declaration.name, handler, options=declaration.options)
+                elif declaration.what == "service":
+                    await self.bus.serve(f"{self.name}.{declaration.name}", handler, options=declaration.options)
+        except BaseException:
+            await self._withdraw()
+            raise
 
     async def halt(self) -> None:
         """Take nothing new, finish what is in hand, stop: the command `$plugin.stop`."""
-        if self.bus.is_open:
-            for each in self.bus.services():
-                if each.announced:
-                    await self.bus.withdraw(each.name)
-            for subscribed in self.bus.subscriptions():
-                await subscribed.unsubscribe()
-        await self._run_hook("stop")
+        try:
+            await self._withdraw()
+        finally:
+            await self._run_hook("stop")
 
     async def end(self) -> None:
         """Clean up: the command `$plugin.cleanup`."""
@@ -167,30 +200,41 @@ class Plugin:
         if self._bus is None:
             return {}
         events = [each.stats for each in self._bus.subscriptions()]
-        requests = [each for each in self._bus.services() if each.announced]
-        every = events + [each.stats for each in requests]
-        handled = sum(each.handled for each in every)
-        now = perf_counter()
-        busy = [(now - each.busy_since, "") for each in every if each.busy_since]
+        services = [each for each in self._bus.services() if each.announced]
+        requests = [each.stats for each in services]
+        every = events + requests
+        runs = sum(each.handled + each.failed for each in every)
+        workers: list[Workers[Any]] = [each.workers for each in services]
+        workers += [each.workers for each in self._bus.subscriptions() if each.workers is not None]
+        busiest = max(workers, key=Workers.busy_secs, default=None)
         return {
             "events_handled": sum(each.handled for each in events),
             "events_failed": sum(each.failed for each in events),
-            "requests_handled": sum(each.stats.handled for each in requests),
-            "requests_failed": sum(each.stats.failed for each in requests),
-            "mean_secs": sum(each.total_time for each in every) / handled if handled else 0.0,
+            "requests_handled": sum(each.handled for each in requests),
+            "requests_failed": sum(each.failed for each in requests),
+            "mean_secs": sum(each.total_time for each in every) / runs if runs else 0.0,
             "longest_secs": max((each.longest for each in every), default=0.0),
-            "busy_secs": max(busy)[0] if busy else 0.0,
+            "busy_secs": busiest.busy_secs() if busiest is not None else 0.0,
+            "busy_in": busiest.name if busiest is not None and busiest.running else "",
         }
+
+    def stuck(self) -> list[str]:
+        """Names of the plain handlers that threads are still inside of."""
+        return [] if self._bus is None else self._bus.threads.stuck()
+
+    async def _withdraw(self) -> None:
+        """End all services and subscriptions, all at once, and finish what is in hand."""
+        self._running = False
+        services = [self.bus.withdraw(each.name) for each in self.bus.services() if each.announced]
+        subscriptions = [each.unsubscribe() for each in self.bus.subscriptions()]
+        results = await asyncio.gather(*services, *subscriptions, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
     async def _run_hook(self, name: str, *args: Any) -> Any:
         result = await getattr(self, name)(*args)
         for declaration, handler in self.declared:
             if declaration.what == "hook" and declaration.name == name:
-                result = await _as_async(handler)(*args)
+                result = await as_coroutine(handler, self.bus.threads, None)(*args)
         return result
-
-
-def _as_async(handler: Callable[..., Any]) -> Callable[..., Any]:
-    from inspect import iscoroutinefunction
-
-    return handler if iscoroutinefunction(handler) else in_thread(handler)

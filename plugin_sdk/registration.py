@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
-import platform
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from secrets import token_hex
 from typing import Any
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
 
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.errors import BusError, RegistrationError
-from plugin_sdk.wire.limits import SUPPORTED_VERSIONS
+from plugin_sdk.wire.limits import MAX_NAME_BYTES, SUPPORTED_VERSIONS
 
 ATTEMPTS = 3
 FIRST_WAIT = 0.2
@@ -31,7 +37,7 @@ class AttemptMayBeRepeated(AttemptFailed):
 
 @dataclass(slots=True)
 class Profile:
-    """What a process says about itself when it registers."""
+    """What a process says about itself when it registers; raises ValueError for a version that is too long."""
 
     role: str
     name: str
@@ -39,7 +45,11 @@ class Profile:
     instance: str = ""
     services: list[str] = field(default_factory=list)
     info: dict[str, Any] = field(default_factory=dict)
-    nonce: str = field(default_factory=lambda: token_hex(16))
+    nonce: str = field(default_factory=lambda: os.urandom(16).hex())
+
+    def __post_init__(self) -> None:
+        if len(self.version) > MAX_NAME_BYTES:
+            raise ValueError(f"version {self.version[:80]!r} of {self.name!r}: use {MAX_NAME_BYTES} characters at most")
 
     def packet(self, token: str) -> p.Register:
         """The REGISTER that says it."""
@@ -51,7 +61,7 @@ class Profile:
             instance=self.instance,
             nonce=self.nonce,
             token=token or None,
-            language=f"python {platform.python_version()}",
+            language="python {}.{}.{}".format(*sys.version_info),
             sdk=SDK,
             services=self.services,
             info={"pid": os.getpid(), **self.info},
@@ -80,7 +90,7 @@ async def register(attempt: Callable[[], Awaitable[None]], name: str, endpoint: 
     # Never retry_if_not_exception_type: on coroutines it swallows cancellation (tenacity issue 529).
     retrying = AsyncRetrying(
         stop=stop_after_attempt(attempts),
-        wait=wait_exponential_jitter(initial=FIRST_WAIT, max=LONGEST_WAIT, jitter=FIRST_WAIT),
+        wait=wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT) + wait_random(0, FIRST_WAIT),
         retry=retry_if_exception_type(AttemptMayBeRepeated),
         after=note,
         reraise=True,
@@ -91,4 +101,9 @@ async def register(attempt: Callable[[], Awaitable[None]], name: str, endpoint: 
         if len(causes) < attempts and not isinstance(error, AttemptMayBeRepeated):
             causes.append(f"attempt {len(causes) + 1}: {error}")
         text = f"{name!r} could not register at {endpoint}: " + "; ".join(causes)
-        raise RegistrationError(error.code, text) from None
+        raise RegistrationError(error.code, text) from error
+
+
+def may_help(error: RegistrationError) -> bool:
+    """Whether the broker, or the lack of one, left room for another try."""
+    return isinstance(error.__cause__, AttemptMayBeRepeated)

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from inspect import Parameter, isasyncgenfunction, iscoroutinefunction, signature
-from time import perf_counter
+from collections.abc import Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from inspect import isasyncgenfunction
 from typing import Any
 
+import msgspec
 from msgspec import Raw
 
+from plugin_sdk.binding import CALLER, binder, wants_caller
+from plugin_sdk.calls import RequestFailed
 from plugin_sdk.events import decode_body
+from plugin_sdk.handlers import Handler, HandlerThreads, as_coroutine, time_limit
 from plugin_sdk.peer import Peer
-from plugin_sdk.subscriptions import ACK_SECS, HandlerStats, in_thread
+from plugin_sdk.subscriptions import ACK_SECS
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import decode_payload, encode, encode_payload
-from plugin_sdk.wire.errors import BusError
+from plugin_sdk.wire.errors import BusError, ConnectionLost
 from plugin_sdk.workers import Workers
+
+LONGEST_TEXT = 4000  # characters of an error's text
 
 log = logging.getLogger("plugin_sdk")
 
@@ -30,86 +36,157 @@ class ServiceOptions:
     Args:
         concurrency: requests in hand at once; the broker queues what is beyond it.
         timeout: seconds a handler may take, or None; the caller's own deadline holds as well.
+
+    Raises:
+        ValueError: one of them makes no sense.
     """
 
     concurrency: int = 64
     timeout: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise ValueError(f"concurrency is {self.concurrency}: use 1 or more")
+        if self.timeout is not None and not self.timeout > 0:
+            raise ValueError(f"timeout is {self.timeout} s: use more than 0, or None for no limit")
+
 
 @dataclass(slots=True, eq=False)
-class _Job:
-    """One request in hand."""
+class Job:
+    """One request in hand; `wanted` until somebody cancels it or its session is lost."""
 
     number: int
     payload: Raw
     stream: bool
-    headers: dict[str, str]
     caller: dict[str, Any] | None = None
-    task: asyncio.Task[Any] | None = None
-    cancelled: bool = False
     credit: int = 0
-    waiter: asyncio.Future[None] | None = None
+    wanted: bool = True
+    cancelled: bool = False
+    task: asyncio.Task[Any] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    _waiter: asyncio.Future[None] | None = None
 
-    def is_cancelled(self) -> bool:
-        """Whether somebody has cancelled it by now."""
-        return self.cancelled
+    def cancel(self) -> None:
+        """Nobody waits for it any more: stop working on it."""
+        self.wanted = False
+        if self.task is not None and not self.cancelled:
+            self.cancelled = self.task.cancel()
+
+    def add_credit(self, amount: int) -> None:
+        """The caller takes so many chunks more."""
+        self.credit += amount
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def room(self) -> None:
+        """Wait until the caller takes another chunk."""
+        while self.credit <= 0:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        self.credit -= 1
 
 
 class Servers:
-    """The services of a peer by name."""
+    """The services of a peer by name.
 
-    def __init__(self, peer: Peer) -> None:
+    Args:
+        peer: whose they are.
+        threads: where plain handlers run.
+    """
+
+    def __init__(self, peer: Peer, threads: HandlerThreads) -> None:
+        self.threads = threads
         self._peer = peer
         self._services: dict[str, Service] = {}
-        self._jobs: dict[int, tuple[Service, _Job]] = {}
+        self._jobs: dict[int, tuple[Service, Job]] = {}
         peer.add_part(self, {p.Request: self._on_request, p.Cancel: self._on_cancel, p.Credit: self._on_credit})
 
     def __iter__(self) -> Iterator[Service]:
         return iter(self._services.values())
 
-    async def add(self, service: Service, *, announced: bool = True, timeout: float = ACK_SECS) -> None:
-        """Register a service; one that is not announced only the broker itself can reach."""
-        self._services[service.name] = service
-        service.announced = announced
-        if not announced:
-            return
+    async def add(self, service: Service, timeout: float = ACK_SECS) -> None:
+        """Register a service with the broker."""
+        await self._peer.until_open(timeout)
+        self._claim(service)
         try:
-            await self._peer.until_open(timeout)
             await self._serve(service, timeout)
-        except BaseException:
+        except BaseException as error:
             self._services.pop(service.name, None)
+            if isinstance(error, asyncio.CancelledError) and self._peer.is_open:
+                # It may be in force by now, and nobody would ever answer.
+                self._peer.send(p.Withdraw(self._peer.calls.next_ref(), service.name))
             raise
+        service.in_force = True
+
+    def add_unannounced(self, service: Service) -> None:
+        """Answer requests that only the broker itself can make."""
+        self._claim(service)
+        service.announced = False
 
     async def remove(self, name: str, timeout: float = ACK_SECS) -> None:
         """Take no new requests to a service, and return once those in hand are answered."""
         service = self._services.get(name)
         if service is None:
             return
-        if service.announced and self._peer.is_open:
-            ref = self._peer.calls.next_ref()
-            await self._peer.calls.ask(p.Withdraw(ref, name), ref, timeout)
-        await service.workers.drained()
-        self._services.pop(name, None)
-        service.workers.close()
+        try:
+            if service.in_force and self._peer.is_open:
+                service.in_force = False
+                ref = self._peer.calls.next_ref()
+                await self._peer.calls.ask(p.Withdraw(ref, name), ref, timeout)
+        except RequestFailed as error:
+            if error.code != "lost":
+                raise
+        finally:
+            service.in_force = False
+            await service.workers.finish()
+            self._services.pop(name, None)
 
     async def restore(self, timeout: float) -> None:
-        """Register again, in a new session."""
-        for service in list(self._services.values()):
-            if service.announced:
-                await self._serve(service, timeout)
+        """Register again, in a new session; what the broker refuses is logged with its reason."""
+        await asyncio.gather(*(self._restore_one(each, timeout) for each in self if each.in_force))
 
     def reset(self) -> None:
-        """The session is gone: nobody waits for the answers."""
-        for number in list(self._jobs):
-            self._cancel(number)
+        """The session is gone: nobody waits for the answers; the broker's own commands are carried out all the same."""
+        for service, job in self._jobs.values():
+            job.wanted = False
+            if service.announced:
+                job.cancel()
+        self._jobs.clear()
 
-    def send(self, packet: p.Packet) -> None:
-        """Answer."""
-        self._peer.send(packet)
+    def end(self, error: BusError | None) -> None:
+        """There will be no further session."""
+        for service in self._services.values():
+            service.in_force = False
+            if error is None:
+                service.workers.close()
 
-    def done(self, number: int) -> None:
-        """A request has been answered."""
-        self._jobs.pop(number, None)
+    def answer(self, job: Job, packet: p.Packet) -> None:
+        """Send a packet about a request, if anybody still waits for it: its number may be another one's by now."""
+        if job.wanted:
+            self._peer.send(packet)
+
+    def pack(self, value: Any) -> Raw:
+        """A value as the payload of an answer.
+
+        Raises:
+            BusError: code `too_large`.
+            TypeError: msgpack cannot express it.
+        """
+        payload = encode_payload(encode(value))
+        if len(payload) > self._peer.max_payload:
+            text = f"the answer has {len(payload)} bytes, the broker takes {self._peer.max_payload}: stream it"
+            raise BusError("too_large", text)
+        return Raw(payload)
+
+    def done(self, job: Job) -> None:
+        """A request is not in hand any more."""
+        if job.wanted:
+            self._jobs.pop(job.number, None)
+
+    def _claim(self, service: Service) -> None:
+        if service.name in self._services:
+            raise BusError("bad_request", f"service {service.name!r} is served by this session already")
+        self._services[service.name] = service
 
     async def _serve(self, service: Service, timeout: float) -> None:
         ref = self._peer.calls.next_ref()
@@ -118,39 +195,42 @@ class Servers:
             options["caller"] = True
         await self._peer.calls.ask(p.Serve(ref, service.name, options), ref, timeout)
 
+    async def _restore_one(self, service: Service, timeout: float) -> None:
+        try:
+            await self._serve(service, timeout)
+        except RequestFailed as error:
+            if error.code in ("lost", "timeout"):
+                raise
+            log.error("the service %s could not be restored: %s", service.name, error)
+            service.in_force = False
+
     def _on_request(self, packet: p.Request) -> None:
         service = self._services.get(packet.service)
         if service is None:
             text = f"{self._peer.profile.name} does not serve {packet.service!r}"
-            self.send(p.Error(packet.request, "unavailable", text))
+            self._peer.send(p.Error(packet.request, "unavailable", text))
             return
-        stream = packet.options is not None and packet.options.get("stream") is True
-        caller = packet.options.get("caller") if service.wants_caller and packet.options else None
-        job = _Job(packet.request, packet.payload, stream, {}, caller, credit=service.chunk_credit)
+        options = packet.options
+        job = Job(packet.request, packet.payload, options is not None and options.get("stream") is True)
+        if options is not None and service.wants_caller:
+            job.caller = options.get(CALLER)
+        job.credit = self._peer.chunk_credit
         self._jobs[packet.request] = (service, job)
         service.workers.queue.append(job)
         self._peer.touched[service.workers] = None
 
     def _on_cancel(self, packet: p.Cancel) -> None:
-        self._cancel(packet.ref)
+        found = self._jobs.pop(packet.ref, None)
+        if found is not None:
+            found[1].cancel()
 
     def _on_credit(self, packet: p.Credit) -> None:
         if not packet.stream:
-            self._peer.add_credit(packet.amount)
+            self._peer.out.add_credit(packet.amount)
             return
         found = self._jobs.get(packet.stream)
         if found is not None:
-            job = found[1]
-            job.credit += packet.amount
-            _wake(job)
-
-    def _cancel(self, number: int) -> None:
-        found = self._jobs.pop(number, None)
-        if found is not None:
-            job = found[1]
-            job.cancelled = True
-            if job.task is not None:
-                job.task.cancel()
+            found[1].add_credit(packet.amount)
 
 
 class Service:
@@ -162,115 +242,94 @@ class Service:
         handler: coroutine function, plain function (runs in the thread pool) or async generator function (streams);
             one with a keyword-only parameter `caller` is told by the broker who asks.
         options: limits.
+
+    Raises:
+        TypeError: the handler is none of these.
     """
 
-    def __init__(self, servers: Servers, name: str, handler: Callable[..., Any], options: ServiceOptions) -> None:
+    def __init__(self, servers: Servers, name: str, handler: Handler, options: ServiceOptions) -> None:
         self.name = name
         self.options = options
         self.announced = True
-        self.chunk_credit = 64
-        self.stats = HandlerStats()
+        self.in_force = False
+        self.wants_caller = wants_caller(handler)
         self._servers = servers
-        self._bind = _binder(handler)
+        self._bind = binder(handler, name)
         self._streams = isasyncgenfunction(handler)
-        caller = signature(handler).parameters.get("caller")
-        self.wants_caller = caller is not None and caller.kind is Parameter.KEYWORD_ONLY
-        is_async = iscoroutinefunction(handler) or self._streams
-        self._handler: Callable[..., Any] = handler if is_async else in_thread(handler)
-        self.workers: Workers[_Job] = Workers(self._handle, options.concurrency, f"service {name}")
+        self._handler = handler if self._streams else as_coroutine(handler, servers.threads, options.timeout)
+        self.workers: Workers[Job] = Workers(self._handle, self._failed, options.concurrency, f"service {name}")
+        self.stats = self.workers.stats
 
-    async def _handle(self, job: _Job) -> None:
-        if job.is_cancelled():
-            return
-        worker = asyncio.current_task()
-        assert worker is not None, "handlers run inside the tasks of Workers"
-        job.task = worker
-        started = self.stats.busy_since = perf_counter()
+    async def _handle(self, job: Job) -> int:
+        if not job.wanted:
+            return 0
+        job.task = task = asyncio.current_task()
         try:
-            if self.options.timeout is None:
-                await self._answer(job)
+            job.headers, body = decode_payload(job.payload)
+            args, named = self._bind(decode_body(body, f"the request to {self.name!r}"))
+            if self.wants_caller:
+                named = {**named, CALLER: job.caller or {}}
+            if self._streams:
+                await self._stream(job, args, named)
             else:
-                async with asyncio.timeout(self.options.timeout):
-                    await self._answer(job)
-            self.stats.add(perf_counter() - started)
+                result = await self._handler(*args, **named)
+                self._servers.answer(job, p.Reply(job.number, self._servers.pack(result)))
+            return 1
         except asyncio.CancelledError:
-            if not job.is_cancelled():
-                self._fail(job, BusError("shutting_down", "the plugin stopped while it worked on this"))
+            others = task.cancelling() - job.cancelled if task is not None else 0
+            if others:
+                self._servers.answer(job, p.Error(job.number, "shutting_down", "the plugin stopped working on this"))
+            if others or not job.cancelled:
                 raise
-            # Only this request was cancelled, not the worker that happened to run it.
-            worker.uncancel()
-        except Exception as error:  # noqa: BLE001 - a handler is the user's code: answered and logged, never fatal
-            self._fail(job, error)
+            return 0
         finally:
-            self.stats.busy_since = 0.0
             job.task = None
-            self._servers.done(job.number)
+            if job.cancelled and task is not None:
+                # Only this request was cancelled, not the worker that happened to run it.
+                task.uncancel()
+            self._servers.done(job)
 
-    async def _answer(self, job: _Job) -> None:
-        job.headers, body = decode_payload(job.payload)
-        args, named = self._bind(decode_body(body, f"the request to {self.name!r}"))
-        if self.wants_caller:
-            named = {**named, "caller": job.caller or {}}
-        if not self._streams:
-            result = await self._handler(*args, **named)
-            self._servers.send(p.Reply(job.number, Raw(encode_payload(encode(result)))))
-            return
+    async def _stream(self, job: Job, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         if not job.stream:
             raise BusError("bad_request", f"{self.name!r} streams its reply: use stream() instead of call()")
-        async for piece in self._handler(*args, **named):
-            await self._room(job)
-            self._servers.send(p.Chunk(job.number, Raw(encode_payload(encode(piece)))))
-        self._servers.send(p.Reply(job.number, Raw(encode_payload(b""))))
+        # The generator is closed here and now when the request ends early, not when it is collected as garbage.
+        async with time_limit(self.options.timeout), aclosing(self._handler(*args, **named)) as pieces:
+            async for piece in pieces:
+                await job.room()
+                self._servers.answer(job, p.Chunk(job.number, self._servers.pack(piece)))
+        self._servers.answer(job, p.Reply(job.number, Raw(encode_payload(b""))))
 
-    async def _room(self, job: _Job) -> None:
-        """Wait until the caller takes another chunk."""
-        while job.credit <= 0:
-            job.waiter = asyncio.get_running_loop().create_future()
-            await job.waiter
-        job.credit -= 1
-
-    def _fail(self, job: _Job, error: Exception) -> None:
-        self.stats.failed += 1
-        if isinstance(error, BusError):
-            self._servers.send(p.Error(job.number, error.code, error.text, getattr(error, "details", None)))
-            return
-        if isinstance(error, TimeoutError):
-            text = f"the handler of {self.name!r} exceeded its time limit of {self.options.timeout} s"
-        else:
-            text = f"{type(error).__name__}: {error}"
-        log.error("service %s failed on request %d: %s", self.name, job.number, text, exc_info=error)
-        self._servers.send(p.Error(job.number, "failed", text[:4000]))
+    def _failed(self, job: Job, error: BaseException) -> None:
+        code, text, details = _verdict(error)
+        if code == "failed" or error.__cause__ is not None:
+            log.error(
+                "service %s failed on request %d %s: %s",
+                self.name,
+                job.number,
+                job.headers.get("message-id", "(no id)"),
+                text,
+                exc_info=error,
+            )
+        self._servers.answer(job, _error_packet(job.number, code, text, details))
 
 
-Binding = tuple[tuple[Any, ...], dict[str, Any]]
+def _verdict(error: BaseException) -> tuple[str, str, Any]:
+    """Code, text and details that answer the caller.
 
-
-def _binder(handler: Callable[..., Any]) -> Callable[[Any], Binding]:
-    """How a request's body becomes arguments.
-
-    No body calls a handler without arguments; a map whose keys are the handler's parameters is passed by name;
-    anything else is the one positional argument.
+    A handler answers with a code of its own by raising BusError or CallError. What it met while it called others is
+    not the answer: `unavailable` would say that this very service had not run.
     """
-    every = signature(handler).parameters.values()
-    parameters = [each for each in every if each.kind is not Parameter.VAR_POSITIONAL and each.name != "caller"]
-    open_ended = any(each.kind is Parameter.VAR_KEYWORD for each in parameters)
-    named = {each.name for each in parameters if each.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)}
-    required = {each.name for each in parameters if each.name in named and each.default is Parameter.empty}
-
-    def bind(body: Any) -> Binding:
-        if isinstance(body, dict) and required <= body.keys() and (open_ended or body.keys() <= named) and (named or not body):
-            return (), body
-        if body is None and not required:
-            return (), {}
-        if not parameters or len(required) > 1:
-            missing = ", ".join(sorted(required - body.keys())) if isinstance(body, dict) else ""
-            wanted = f"missing {missing}" if missing else f"it takes {', '.join(sorted(named)) or 'no arguments'}"
-            raise BusError("bad_request", f"the arguments do not fit: {wanted}")
-        return (body,), {}
-
-    return bind
+    if isinstance(error, BusError) and not isinstance(error, RequestFailed | ConnectionLost):
+        return error.code, error.text, getattr(error, "details", None)
+    return "failed", f"{type(error).__name__}: {error}", None
 
 
-def _wake(job: _Job) -> None:
-    if job.waiter is not None and not job.waiter.done():
-        job.waiter.set_result(None)
+def _error_packet(number: int, code: str, text: str, details: Any) -> p.Error:
+    """An ERROR that the broker takes: one element out of bounds would cost its whole frame."""
+    for packet in (p.Error(number, code, text[:LONGEST_TEXT], details), p.Error(number, code, text[:LONGEST_TEXT])):
+        try:
+            msgspec.msgpack.decode(encode(packet), type=p.Error)
+        except (msgspec.MsgspecError, TypeError, ValueError, RecursionError, OverflowError):
+            continue
+        return packet
+    return p.Error(number, "failed", f"{code}: {text}"[:LONGEST_TEXT])

@@ -9,34 +9,81 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from time import perf_counter
 from typing import Generic, TypeVar
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Hashable)
+
+# Handlers that never wait would keep the loop from reading, answering pings and giving credit back.
+SLICE_SECS = 0.005
+
+
+@dataclass(slots=True)
+class HandlerStats:
+    """What became of the items of one handler; times in seconds, of those that failed too."""
+
+    handled: int = 0
+    failed: int = 0
+    filtered: int = 0
+    total_time: float = 0.0
+    longest: float = 0.0
+
+    def add(self, spent: float) -> None:
+        """The handler has run once for so long."""
+        self.total_time += spent
+        if spent > self.longest:
+            self.longest = spent
 
 
 class Workers(Generic[T]):
-    """Runs `run(item)` for every item pushed, at most `limit` at a time, begun in order.
+    """Runs `run(item)` for every item put on `queue`, at most `limit` at a time, begun in order.
 
     Args:
-        run: handles one item; it must not raise.
+        run: handles one item; returns how many things were handled, 0 when it was passed over.
+        failed: told what `run` raised; must not raise itself.
         limit: how many items may be in hand at once.
         name: for the tasks, so that a debugger shows whose they are.
     """
 
-    __slots__ = ("_closed", "_empty", "_limit", "_name", "_parked", "_run", "_tasks", "_watching", "busy", "queue")
+    __slots__ = (
+        "_closed",
+        "_empty",
+        "_failed",
+        "_finishing",
+        "_limit",
+        "_parked",
+        "_run",
+        "_tasks",
+        "_watching",
+        "name",
+        "queue",
+        "running",
+        "stats",
+    )
 
-    def __init__(self, run: Callable[[T], Awaitable[None]], limit: int, name: str) -> None:
+    def __init__(
+        self, run: Callable[[T], Awaitable[int]], failed: Callable[[T, BaseException], None], limit: int, name: str
+    ) -> None:
         self._run = run
+        self._failed = failed
         self._limit = limit
-        self._name = name
         self._tasks: set[asyncio.Task[None]] = set()
         self._parked: asyncio.Future[None] | None = None
         self._empty: asyncio.Future[None] | None = None
         self._watching = False
+        self._finishing = False
         self._closed = False
+        self.name = name
         self.queue: deque[T] = deque()
-        self.busy = 0
+        self.running: dict[T, float] = {}
+        self.stats = HandlerStats()
+
+    def busy_secs(self) -> float:
+        """For how long the item that is longest in hand has been so; 0 when none is."""
+        # Insertion order is the order in which they were begun.
+        return perf_counter() - next(iter(self.running.values())) if self.running else 0.0
 
     def wake(self) -> None:
         """See to it that what was put on `queue` is worked on."""
@@ -50,24 +97,40 @@ class Workers(Generic[T]):
         if not self._watching:
             self._hire()
 
-    async def drained(self) -> None:
-        """Return once everything pushed has been handled."""
-        while self.queue or self.busy:
+    async def finish(self) -> None:
+        """Return once everything on `queue` has been handled, and end.
+
+        A handler that asks for it is not waited for, as it could never return: what is queued behind it is handled
+        afterwards.
+        """
+        self.retire()
+        if asyncio.current_task() in self._tasks:
+            return
+        while (self.queue or self.running) and not self._closed:
             if self._empty is None:
                 self._empty = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._empty)
+        self.close()
+
+    def retire(self) -> None:
+        """End once everything on `queue` has been handled."""
+        self._finishing = True
+        if self._parked is not None and not self._parked.done():
+            self._parked.set_result(None)
 
     def close(self) -> None:
-        """Take nothing more and cancel what runs."""
-        self._closed = True
+        """Take nothing more and cancel what runs, except a handler that calls this itself."""
+        self._closed = self._finishing = True
         self.queue.clear()
+        caller = _current_task()
         for task in self._tasks:
-            task.cancel()
+            if task is not caller:
+                task.cancel()
         self._tell_empty()
 
     def _hire(self) -> None:
         if self.queue and len(self._tasks) < self._limit and not self._closed:
-            task = asyncio.get_running_loop().create_task(self._work(), name=self._name)
+            task = asyncio.get_running_loop().create_task(self._work(), name=self.name)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             self._watch()
@@ -84,23 +147,63 @@ class Workers(Generic[T]):
             self._hire()
 
     def _tell_empty(self) -> None:
-        if self._empty is not None and not (self.queue or self.busy):
+        if self._empty is not None and (self._closed or not (self.queue or self.running)):
             if not self._empty.done():
                 self._empty.set_result(None)
             self._empty = None
 
     async def _work(self) -> None:
-        queue, run = self.queue, self._run
         while not self._closed:
-            while queue:
-                item = queue.popleft()
-                self.busy += 1
-                try:
-                    await run(item)
-                finally:
-                    self.busy -= 1
+            await self._work_off()
             self._tell_empty()
-            if self._parked is not None:
+            if self._finishing or self._parked is not None:
                 return
             self._parked = asyncio.get_running_loop().create_future()
             await self._parked
+
+    async def _work_off(self) -> None:
+        """Handle what is on the queue until nothing is."""
+        queue, run, running, stats = self.queue, self._run, self.running, self.stats
+        began = perf_counter()
+        slice_end = began + SLICE_SECS
+        while queue:
+            item = queue.popleft()
+            running[item] = began
+            try:
+                handled = await run(item)
+            except asyncio.CancelledError as error:
+                if _is_cancelled():
+                    raise
+                # The handler awaited something that somebody else had cancelled: it failed, its worker goes on.
+                handled = self._note(item, error)
+            except Exception as error:  # noqa: BLE001 - handlers are the user's code: counted and logged, never fatal
+                handled = self._note(item, error)
+            finally:
+                del running[item]
+            ended = perf_counter()
+            if handled:
+                stats.handled += handled
+                stats.add(ended - began)
+            began = ended
+            if ended > slice_end:
+                await asyncio.sleep(0)
+                began = perf_counter()
+                slice_end = began + SLICE_SECS
+
+    def _note(self, item: T, error: BaseException) -> int:
+        self.stats.failed += 1
+        self.stats.add(perf_counter() - self.running[item])
+        self._failed(item, error)
+        return 0
+
+
+def _current_task() -> asyncio.Task[object] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
