@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 
 from plugin_sdk import BusError, CallError, Event, Plugin
 
@@ -89,7 +89,9 @@ class AllowedTable:
         self.name = name
         self.kinds = {column: _kind(f"tables.{name}.{column}", kind) for column, kind in columns.items()}
         made = [sa.Column(each, kind.type, primary_key=" key" in columns[each]) for each, kind in self.kinds.items()]
-        self.table = sa.Table(name, metadata, *made)
+        # MySQL would otherwise take the server's character set, and hold "a" and "A" to be the same key.
+        exact = {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+        self.table = sa.Table(name, metadata, *made, **exact)
         (self.key,) = self.table.primary_key
 
     def row(self, row: object) -> dict[str, Any]:
@@ -278,10 +280,11 @@ class Database(Plugin):
                 yield connection
         except IntegrityError as error:
             raise CallError("conflict", f"the database refuses it: {error.orig}") from error
-        except DBAPIError as error:
+        except OperationalError as error:
             raise CallError("unavailable", f"the database cannot do it: {error.orig}") from error
         except SQLAlchemyError as error:
-            raise CallError("failed", f"{type(error).__name__}: {error}") from error
+            reason = error.orig if isinstance(error, DBAPIError) else error
+            raise CallError("failed", f"{type(error).__name__}: {reason}") from error
 
 
 def _request_id(value: object) -> object:
