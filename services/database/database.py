@@ -90,8 +90,7 @@ class AllowedTable:
         self.kinds = {column: _kind(f"tables.{name}.{column}", kind) for column, kind in columns.items()}
         made = [sa.Column(each, kind.type, primary_key=" key" in columns[each]) for each, kind in self.kinds.items()]
         # MySQL would otherwise take the server's character set, and hold "a" and "A" to be the same key.
-        exact = {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
-        self.table = sa.Table(name, metadata, *made, **exact)
+        self.table = sa.Table(name, metadata, *made, mysql_charset="utf8mb4", mysql_collate="utf8mb4_bin")
         (self.key,) = self.table.primary_key
 
     def row(self, row: object) -> dict[str, Any]:
