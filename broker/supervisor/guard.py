@@ -201,6 +201,9 @@ def become(plan: int, output: int, gate: int, channel: socket.socket, parent: in
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         report(channel, "failed", text=f"cannot run {name}{error.strerror}")
+    except ValueError as error:
+        # A zero byte, or a character that the file system cannot name.
+        report(channel, "failed", text=f"cannot run its command: {error}")
     finally:
         # Whatever happened: the guard's own life must not go on in this process.
         os._exit(CANNOT_RUN)

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from broker.supervisor.plan import Problem
 from broker.supervisor.process import Process
-from broker.supervisor.restart import GiveUp, Leave, Restart
+from broker.supervisor.restart import GiveUp, Leave
 from broker.supervisor.starter import Starter, StartFailed, StepFailed, StepRefused, Superseded
 from broker.supervisor.states import State, Trigger
 from broker.supervisor.timing import Timing
@@ -74,10 +74,22 @@ class Keeper:
 
     async def keep(self, unit: Unit, generation: int) -> None:
         """Lives the life of a managed plugin, from WAITING until it is over."""
+        await self._live(unit, self._rounds(unit, generation))
+
+    async def accompany(self, unit: Unit, session: int) -> None:
+        """Lives the life of a plugin that was started by hand, from its registration to its end."""
+        await self._live(unit, self._visit(unit, session))
+
+    async def greet(self, unit: Unit, session: int) -> None:
+        """Gives a further process of a plugin what it needs to begin."""
         try:
-            while (delay := await self._one_round(unit, generation)) is not None:
-                await asyncio.sleep(delay)
-                unit.move(Trigger.START)
+            await self._starter.greet(unit, session)
+        except (StepFailed, StepRefused) as error:
+            logger.error("a further process of plugin %s did not start: %s", unit.plugin_id, error)
+
+    async def _live(self, unit: Unit, life: Coroutine[Any, Any, None]) -> None:
+        try:
+            await life
         except Blocked as blocked:
             unit.fail(str(blocked), blocked.problem)
         except Superseded:
@@ -88,8 +100,7 @@ class Keeper:
             await self._starter.discard(unit)
             unit.fail(f"supervising plugin {unit.plugin_id!r} failed: {error!r}; this is a defect of the broker")
 
-    async def accompany(self, unit: Unit, session: int) -> None:
-        """Lives the life of a plugin that was started by hand, from its registration to its end."""
+    async def _visit(self, unit: Unit, session: int) -> None:
         try:
             await self._starter.prepare(unit, session)
         except (StepFailed, StepRefused) as error:
@@ -102,12 +113,10 @@ class Keeper:
         unit.ended(reason)
         unit.move(Trigger.EXITED)
 
-    async def greet(self, unit: Unit, session: int) -> None:
-        """Gives a further process of a plugin what it needs to begin."""
-        try:
-            await self._starter.greet(unit, session)
-        except (StepFailed, StepRefused) as error:
-            logger.error("a further process of plugin %s did not start: %s", unit.plugin_id, error)
+    async def _rounds(self, unit: Unit, generation: int) -> None:
+        while (delay := await self._one_round(unit, generation)) is not None:
+            await asyncio.sleep(delay)
+            unit.move(Trigger.START)
 
     async def _one_round(self, unit: Unit, generation: int) -> float | None:
         """One start and the run after it; returns the seconds until the next round, None when there is none."""
@@ -155,29 +164,26 @@ class Keeper:
                 if process.exited.done():
                     return await self._over(unit, process)
                 await self._starter.discard(unit)
-                return Ended(f"its session was lost ({reason}) and did not come back: {error}", failed=True)
+                return Ended(f"lost its session ({reason}) and did not get another: {error}", failed=True)
 
     async def _over(self, unit: Unit, process: Process) -> Ended:
         how = process.exited.result()
-        unit.last_words = process.tail()
         await self._starter.discard(unit)
-        return Ended(f"{how} after {process.age():.1f} s", failed=not how.clean)
+        return Ended(how.told(f" after {process.age():.1f} s"), failed=not how.clean)
 
     def _judge(self, unit: Unit, ended: Ended, uptime: float) -> float | None:
         verdict = unit.record.ended(self._clock(), uptime, ended.failed, self._dice())
-        said = "\n".join(["the last lines it wrote:", *(f"  {line}" for line in unit.last_words)])
-        story = f"plugin {unit.plugin_id!r} {ended.text}" + (f"\n{said}" if unit.last_words else "")
+        story = f"plugin {unit.plugin_id!r} {ended.text}"
         if isinstance(verdict, Leave):
-            logger.info("plugin %s %s", unit.plugin_id, ended.text)
+            logger.info("%s", story)
             unit.move(Trigger.EXITED)
             return None
         if isinstance(verdict, GiveUp):
-            budget = self._timing.restart
-            often = f" (more than {budget.budget} restarts in {budget.window:g} s)" if verdict.delay else ""
-            unit.fail(story.replace("\n", f"{often}\n", 1) if "\n" in story else story + often)
+            limits = self._timing.restart
+            often = f" (more than {limits.budget} restarts in {limits.window:g} s)" if verdict.delay else ""
+            unit.fail(unit.with_last_words(story + often))
             return verdict.delay
-        assert isinstance(verdict, Restart)
         unit.restarts += 1
-        unit.move(Trigger.RETRY, story)
-        logger.warning("plugin %s %s; restart %d in %.1f s", unit.plugin_id, ended.text, unit.restarts, verdict.delay)
+        unit.move(Trigger.RETRY, unit.with_last_words(story))
+        logger.warning("%s; restart %d in %.1f s", story, unit.restarts, verdict.delay)
         return verdict.delay

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,11 @@ class Exit:
         return self.status == CANNOT_RUN and bool(self.failure)
 
     def __str__(self) -> str:
-        text = self.failure or self._by_itself()
+        return self.told("")
+
+    def told(self, when: str) -> str:
+        """The whole story in one sentence, with `when` after its first part."""
+        text = (self.failure or self._by_itself()) + when
         if self.killed:
             text += f"; {self.killed} of the processes it left behind had to be killed"
         if self.alive:
@@ -175,7 +179,8 @@ class Spawner:
         if sys.platform != "linux":
             raise SupervisorError("unsupported", "starting plugins needs Linux; start them by hand on this system")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with theirs, ExitStack() as undo:
+            undo.callback(ours.close)
             self._launcher = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _PROGRAM, _ROOT, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
@@ -184,6 +189,7 @@ class Spawner:
                 start_new_session=True,
                 cwd="/",
             )
+            undo.pop_all()
         ours.setblocking(False)
         self._channel = ours
         asyncio.get_running_loop().add_reader(ours, self._lost)
@@ -198,12 +204,17 @@ class Spawner:
             SupervisorError: this system cannot start plugins.
         """
         self.open()
-        plan = _in_memory(json.dumps(asdict(program)))
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ExitStack() as undo:
+            plan = _in_memory(json.dumps(asdict(program)))
+            undo.callback(os.close, plan)
+            copy = os.dup(output)
+            undo.callback(os.close, copy)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.pop_all()
         child = Child(ours)
         self._children.add(child)
         child.exited.add_done_callback(lambda _: self._children.discard(child))
-        self._unsent.append((plan, os.dup(output), theirs.detach()))
+        self._unsent.append((plan, copy, theirs.detach()))
         self._write()
         return child
 

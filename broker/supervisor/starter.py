@@ -113,6 +113,7 @@ class Starter:
         """Ends the process of a plugin that did not come up."""
         if process := unit.process:
             how = await process.end(self._timing.abort)
+            unit.last_words = process.tail()
             self._mesh.forget(process.token)
             unit.ended(str(how))
 
@@ -133,7 +134,6 @@ class Starter:
                 raise
 
     async def _note_failure(self, unit: Unit, text: str) -> None:
-        unit.last_words = unit.process.tail() if unit.process else []
         await self.discard(unit)
         unit.move(Trigger.RETRY, text)
         logger.warning("plugin %s, %s", unit.plugin_id, text)
@@ -142,6 +142,7 @@ class Starter:
         # No await between this check and the order to fork, or a stop could slip in between.
         if unit.generation != generation or unit.desired is not Desired.RUNNING or not (unit.installed and unit.log):
             raise Superseded
+        unit.last_words = []
         try:
             process = Process(unit.installed, generation, self._around, self._spawner, unit.log)
         except SupervisorError as error:
@@ -209,7 +210,7 @@ def _end_of(process: Process, step: str) -> StepFailed | StepRefused:
     how = process.exited.result()
     if how.never_ran:
         return StepRefused(f"{step}: {how}")
-    return StepFailed(f"{step}: the process {how} after {process.age():.2f} s")
+    return StepFailed(f"{step}: the process {how.told(f' after {process.age():.2f} s')}")
 
 
 async def _until_forked(process: Process) -> int:
@@ -222,6 +223,4 @@ def _story(unit: Unit, met: list[str]) -> str:
     lines = [f"plugin {unit.plugin_id!r} did not start{count}: {met[-1]}"]
     if len(met) > 1:
         lines += [f"  attempt {number}: {text}" for number, text in enumerate(met, start=1)]
-    if unit.last_words:
-        lines += ["the last lines it wrote:", *(f"  {line}" for line in unit.last_words)]
-    return "\n".join(lines)
+    return unit.with_last_words("\n".join(lines))

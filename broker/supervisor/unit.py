@@ -211,6 +211,12 @@ class Unit:
         self.last_exit = text
         self._records.exited(self.plugin_id, text, self.restarts)
 
+    def with_last_words(self, text: str) -> str:
+        """The text, and below it what the last run wrote before it ended."""
+        if not self.last_words:
+            return text
+        return "\n".join([text, "the last lines it wrote:", *(f"  {line}" for line in self.last_words)])
+
     def view(self) -> PluginView:
         """What is told of it."""
         manifest = self.manifest

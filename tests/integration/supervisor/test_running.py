@@ -145,7 +145,7 @@ def test_a_plugin_whose_session_does_not_come_back_is_restarted(tmp_path: Path) 
         stage.add("hello", peer={"loses": True, "stays": True}, timeouts={"register": 0.5})
         await stage.supervisor.start_all()
         view = await stage.reaches("hello", "backoff")
-        assert "its session was lost (lost: the connection was closed) and did not come back" in view.error
+        assert "plugin 'hello' lost its session (lost: the connection was closed) and did not get another" in view.error
         assert "register: not done within 0.5 s" in view.error
 
     play(tmp_path, scenario)

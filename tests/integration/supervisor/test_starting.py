@@ -149,6 +149,19 @@ def test_a_program_that_cannot_run_is_tried_only_once(tmp_path: Path) -> None:
     play(tmp_path, scenario)
 
 
+def test_a_command_that_no_system_can_run_and_a_data_folder_that_cannot_be_made_are_told(tmp_path: Path) -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.add("zero", command=["./a\0b"])
+        stage.add("homeless")
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "homeless").write_text("in the way")
+        await stage.supervisor.start_all()
+        assert "cannot run its command: embedded null byte" in stage.view("zero").error
+        assert f"cannot run {tmp_path / 'data' / 'homeless'}: File exists" in stage.view("homeless").error
+
+    play(tmp_path, scenario)
+
+
 def test_a_plugin_that_refuses_its_configuration_fails_with_its_own_reason_and_is_not_tried_again(
     tmp_path: Path,
 ) -> None:
