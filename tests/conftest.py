@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
+TESTS = Path(__file__).parent
 Outcome = pytest.TestReport | pytest.CollectReport
 
 
@@ -27,3 +29,10 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     _refuse_skip(report)
     return report
+
+
+@pytest.fixture(autouse=True)
+def _unmeasured_children(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coverage follows child processes, and imports much in them: too much for tests of what an import costs."""
+    if request.path.relative_to(TESTS).parts[0] in ("unit", "architecture"):
+        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
