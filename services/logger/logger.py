@@ -29,6 +29,8 @@ class Settings:
     stderr: bool = True
 
     def __post_init__(self) -> None:
+        if type(self.stderr) is not bool:
+            raise ValueError(f"stderr is {self.stderr!r}; expects true or false")
         if self.level not in LEVELS:
             raise ValueError(f"level is {self.level!r}; expects one of {', '.join(LEVELS)}")
         for name, low, high in (("max_bytes", 4096, 1 << 40), ("backups", 1, 1000), ("max_line", 100, 4000)):
@@ -98,7 +100,7 @@ class Logger(Plugin):
 
     @Plugin.subscribe("log.>", batch=200, overflow="drop_oldest")
     def collect(self, events: list[Event]) -> None:
-        """Write what plugins publish. A batch costs one write; a flood costs its oldest lines, never the mesh."""
+        """Write what plugins publish. A batch costs one thread switch; a flood costs its oldest lines, not the mesh."""
         self._write([self._line_of(event) for event in events])
 
     def _line_of(self, event: Event) -> Line:
@@ -126,12 +128,13 @@ class Logger(Plugin):
         if not texts:
             return
         time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        try:
-            self._sink.emit(logging.makeLogRecord({"msg": "\n".join(f"{time} {text}" for text in texts)}))
-        except OSError as error:
-            self._lost += len(texts)
-            self._trouble = f"{self._path} cannot be written: {error.strerror}"
-            raise CallError("failed", self._trouble) from error
+        for written, text in enumerate(texts):
+            try:
+                self._sink.emit(logging.makeLogRecord({"msg": f"{time} {text}"}))
+            except OSError as error:
+                self._lost += len(texts) - written
+                self._trouble = f"{self._path} cannot be written: {error.strerror}"
+                raise CallError("failed", self._trouble) from error
         self._trouble = ""
         if self._settings.stderr:
             with suppress(OSError):  # nobody reads it: the file has the lines

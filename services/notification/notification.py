@@ -4,13 +4,15 @@ import asyncio
 import os
 import smtplib
 import ssl
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import make_msgid, parseaddr
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from plugin_sdk import BusError, CallError, Event, Plugin
 LONGEST_TEXT = 10_000  # characters
 LONGEST_ID = 64
 USERS_SECS = 10.0
+_EXPECTED: dict[type, str] = {str: "a text", bool: "true or false", int: "a whole number", float: "a number"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class SmtpSettings:
     password_env: str = ""
 
     def __post_init__(self) -> None:
-        _check_numbers(self, "smtp.", port=(1, 65_535), timeout_secs=(0.1, 60))
+        _check(self, "smtp.", {"port": (1, 65_535), "timeout_secs": (0.1, 60)})
         if self.user and not self.starttls:
             raise ValueError("smtp.user needs smtp.starttls: the password would travel in clear")
         if self.user and not os.environ.get(self.password_env):
@@ -53,10 +56,10 @@ class Settings:
     smtp: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        limits = {"attempts": (1, 10), "wait_secs": (0, 60), "concurrency": (1, 100), "outbox_files": (1, 100_000)}
+        _check(self, "", limits)
         if not self.domain:
             raise ValueError(f"sender is {self.sender!r}; expects an address such as 'Shop <shop@example.org>'")
-        limits = {"attempts": (1, 10), "wait_secs": (0, 60), "concurrency": (1, 100), "outbox_files": (1, 100_000)}
-        _check_numbers(self, "", **limits)
 
     @property
     def domain(self) -> str:
@@ -64,11 +67,15 @@ class Settings:
         return parseaddr(self.sender)[1].partition("@")[2]
 
 
-def _check_numbers(settings: object, prefix: str, **limits: tuple[float, float]) -> None:
-    for name, (low, high) in limits.items():
-        value = getattr(settings, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise ValueError(f"{prefix}{name} is {value!r}; expects a number from {low} to {high}")
+def _check(settings: Any, prefix: str, limits: Mapping[str, tuple[float, float]]) -> None:
+    """A setting has the type of its default and is within its limits; raises ValueError."""
+    for each in fields(settings):
+        value, kind = getattr(settings, each.name), type(each.default)
+        if kind in _EXPECTED and type(value) is not kind and (kind, type(value)) != (float, int):
+            raise ValueError(f"{prefix}{each.name} is {value!r}; expects {_EXPECTED[kind]}")
+        low, high = limits.get(each.name, (-inf, inf))
+        if each.name in limits and not low <= value <= high:
+            raise ValueError(f"{prefix}{each.name} is {value!r}; expects a number from {low} to {high}")
 
 
 class SmtpTransport:
@@ -203,17 +210,17 @@ class Notification(Plugin):
 
     async def _deliver(self, mail: EmailMessage) -> int:
         """Send it and return how many attempts that took; raises the CallError of the last one."""
-        for attempt in range(1, self._settings.attempts):
+        attempt = 1
+        while True:
             try:
                 await asyncio.to_thread(self._transport.send, mail)
                 return attempt
             except CallError as error:
-                if not error.retry:
+                if attempt == self._settings.attempts or not error.retry:
                     raise
                 self.log.info("attempt %d: %s", attempt, error)
             await asyncio.sleep(self._settings.wait_secs * 2 ** (attempt - 1))
-        await asyncio.to_thread(self._transport.send, mail)
-        return self._settings.attempts
+            attempt += 1
 
 
 def compose(event: Event) -> tuple[str, str]:

@@ -14,6 +14,7 @@ _USER_ID = re.compile(r"[A-Za-z0-9_.@+-]{1,64}")
 # Stricter than RFC 5321 section 4.1.2: no quoted local parts, no address literals.
 _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 
+_SELECT = "SELECT user_id, name, email FROM users"
 _TABLE = "CREATE TABLE IF NOT EXISTS users (user_id TEXT PRIMARY KEY, name TEXT NOT NULL, email TEXT NOT NULL)"
 
 
@@ -33,7 +34,7 @@ class Users(Plugin):
     def get_user(self, user_id: str) -> dict[str, str]:
         """Return the user's record, or the error `not_found`."""
         with self._database() as database:
-            row = database.execute("SELECT * FROM users WHERE user_id = ?", (_check_id(user_id),)).fetchone()
+            row = database.execute(f"{_SELECT} WHERE user_id = ?", (_check_id(user_id),)).fetchone()
         if row is None:
             raise CallError("not_found", f"there is no user {user_id!r}")
         return dict(row)
@@ -43,7 +44,7 @@ class Users(Plugin):
         """Return up to `limit` users in the order of their ids, from the one after `after` on."""
         if type(limit) is not int or not 1 <= limit <= LONGEST_LIST:
             raise CallError("bad_request", f"limit is {limit!r:.80}; expects a whole number from 1 to {LONGEST_LIST}")
-        query = "SELECT * FROM users WHERE user_id > ? ORDER BY user_id LIMIT ?"
+        query = f"{_SELECT} WHERE user_id > ? ORDER BY user_id LIMIT ?"
         with self._database() as database:
             return [dict(row) for row in database.execute(query, (after and _check_id(after), limit))]
 

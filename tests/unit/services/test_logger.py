@@ -80,7 +80,8 @@ async def test_files_are_put_aside_when_full_and_the_oldest_removed(tmp_path: Pa
         client = await m.client()
         await m.start(logger(), {"max_bytes": 4096, "backups": 2, "stderr": False})
         for number in range(300):
-            await client.call("logger.write", f"line {number}")
+            await client.publish("log.test", f"line {number}")
+        await until(lambda: bool(lines(data_dir)) and lines(data_dir)[-1].endswith(" 299"))
         assert sorted(sizes(data_dir)) == ["mesh.log", "mesh.log.1", "mesh.log.2"]
         assert max(sizes(data_dir).values()) <= 4096
         kept = [int(line.split()[-1]) for line in lines(data_dir)]
@@ -165,7 +166,15 @@ async def test_a_file_that_cannot_be_written_is_told_to_the_caller_and_heals(
 
 @pytest.mark.parametrize(
     "config",
-    [{"level": "loud"}, {"max_bytes": 1}, {"max_bytes": "5000"}, {"backups": 0}, {"max_line": True}, {"colour": 1}],
+    [
+        {"level": "loud"},
+        {"max_bytes": 1},
+        {"max_bytes": "5000"},
+        {"backups": 0},
+        {"max_line": True},
+        {"stderr": "no"},
+        {"colour": 1},
+    ],
 )
 async def test_a_bad_configuration_is_refused_by_the_name_of_the_setting(config: dict[str, Any]) -> None:
     with pytest.raises(BusError, match=next(iter(config))) as caught:
