@@ -44,7 +44,7 @@ def binder(handler: Handler, name: str) -> Callable[[Any], Binding]:
 
     def bind(body: Any) -> Binding:
         if isinstance(body, dict):
-            if (any_name or (named and body.keys() <= named)) and all(each in body for each in required):
+            if (any_name or body.keys() <= named) and all(each in body for each in required):
                 return (), body
             if takes_map:
                 return (body,), {}

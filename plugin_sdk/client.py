@@ -53,6 +53,11 @@ class Bus:
         return self._peer.is_open
 
     @property
+    def session(self) -> int:
+        """The number that the broker gave to the present session, 0 when there is none."""
+        return self._peer.number
+
+    @property
     def ended(self) -> asyncio.Future[BusError | None]:
         """Done when the session will not come back, with the reason, or None after close()."""
         return self._peer.ended
@@ -60,6 +65,10 @@ class Bus:
     async def open(self) -> None:
         """Connect and register; raises RegistrationError."""
         await self._peer.open()
+
+    async def ready(self, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Return once the session stands, with all subscriptions and services; raises ConnectionLost."""
+        await self._peer.until_open(timeout)
 
     async def close(self) -> None:
         """Send what is pending, say goodbye and disconnect; handlers that still run are cancelled."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Any, Protocol
 
 from plugin_sdk.client import Bus
@@ -29,7 +30,7 @@ class Managed(Protocol):
     requires: list[str]
     threads: int
 
-    def attach(self, bus: Bus) -> None:
+    def attach(self, bus: Bus, data_dir: Path | None = None) -> None:
         """Use this session from now on."""
 
     def service_names(self) -> list[str]:
@@ -147,6 +148,7 @@ class Life:
 
     async def _clean(self) -> None:
         if self._state in ("new", "cleaned"):
+            self._state = "cleaned"
             return
         try:
             async with asyncio.timeout(DRAIN_SECS):
@@ -158,7 +160,7 @@ class Life:
         await self._plugin.end()
 
 
-def assemble(plugin: Managed, link: Link, token: str, endpoint: str) -> tuple[Bus, Life]:
+def assemble(plugin: Managed, link: Link, token: str, endpoint: str, data_dir: Path | None = None) -> tuple[Bus, Life]:
     """Give a plugin a session, not opened yet, that follows the broker's commands.
 
     Args:
@@ -166,6 +168,7 @@ def assemble(plugin: Managed, link: Link, token: str, endpoint: str) -> tuple[Bu
         link: the transport.
         token: what admits it.
         endpoint: the link's address, for texts.
+        data_dir: the plugin's own directory, if it is not the usual one.
     """
     info = {"description": plugin.description, "requires": plugin.requires}
     profile = Profile("plugin", plugin.name, plugin.version, plugin.instance, plugin.service_names(), info)
@@ -173,6 +176,6 @@ def assemble(plugin: Managed, link: Link, token: str, endpoint: str) -> tuple[Bu
     bus, life = Bus(peer, plugin.threads), Life(plugin)
     peer.stats = plugin.stats
     peer.before_register = lambda: life.describe(profile)
-    plugin.attach(bus)
+    plugin.attach(bus, data_dir)
     life.install(bus)
     return bus, life

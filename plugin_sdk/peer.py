@@ -105,6 +105,11 @@ class Peer:
         """Whether the session stands right now."""
         return self._session.state is State.OPEN
 
+    @property
+    def number(self) -> int:
+        """The number of the present session, 0 when there is none."""
+        return self._number if self.is_open else 0
+
     def add_part(self, part: Part, handlers: dict[type[Struct], Callable[[Any], None]]) -> None:
         """Let `part` handle some packets and follow the session."""
         self._parts.append(part)
