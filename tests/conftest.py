@@ -1,7 +1,12 @@
-"""What holds for every test: in CI a skipped test is a failed one, because there nothing may be missing."""
+"""What holds for every test.
 
+A test may be a coroutine function. In CI a skipped test is a failed one, because there nothing may be missing.
+"""
+
+import asyncio
 import os
 from collections.abc import Generator
+from inspect import iscoroutinefunction
 from pathlib import Path
 
 import pytest
@@ -36,3 +41,12 @@ def _unmeasured_children(request: pytest.FixtureRequest, monkeypatch: pytest.Mon
     """Coverage follows child processes, and imports much in them: too much for tests of what an import costs."""
     if request.path.relative_to(TESTS).parts[0] in ("unit", "architecture"):
         monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    if not iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True

@@ -30,3 +30,4 @@ def unknown_key_is_refused(endpoint: str, server_key: bytes, timeout: float = 5.
             return recv_monitor_message(monitor)["event"] != zmq.EVENT_HANDSHAKE_SUCCEEDED
         finally:
             probe.disable_monitor()
+            monitor.close(linger=0)

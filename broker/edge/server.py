@@ -25,6 +25,7 @@ BATCH = 8  # frames drained before everything is flushed: receivers begin while 
 # As plain integers: the flag arithmetic of pyzmq's enumerations costs a microsecond each time.
 NOBLOCK, SNDMORE, POLLIN = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)
 SNDMORE_NOBLOCK, EVENTS, RCVMORE = SNDMORE | NOBLOCK, int(zmq.EVENTS), int(zmq.RCVMORE)
+LAST_WORDS = 1000  # turns after which a busy socket has certainly delivered what a peer that is gone had sent
 RETRY_SECS = 0.05  # a safety net: the edge-triggered descriptor should have told us earlier
 LINGER_MS = 1000
 
@@ -81,6 +82,7 @@ class Edge:
         self._locals: dict[bytes, LocalPort] = {}
         self._inbox: list[tuple[bytes, bytes]] = []
         self._blocked: dict[bytes, Outbox] = {}
+        self._gone: dict[bytes, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._turn_planned = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -194,6 +196,7 @@ class Edge:
         for peer, frame in self._take_inbox():
             router.receive(peer, frame, now, Origin("local"))
         more = self._drain(now)
+        self._bury(now, more)
         router.tick(now)
         self._flush(now)
         if router.notices:
@@ -203,7 +206,7 @@ class Edge:
             if not met.done() and condition():
                 met.set_result(None)
         # Sending may have consumed the edge of the descriptor, so look again.
-        if more or self._inbox or router.dirty or int(self._socket.getsockopt(EVENTS)) & POLLIN:
+        if more or self._gone or self._inbox or router.dirty or int(self._socket.getsockopt(EVENTS)) & POLLIN:
             self._plan_turn()
         self._plan_timer(now)
 
@@ -234,6 +237,15 @@ class Edge:
             return False
         return True
 
+    def _bury(self, now: float, more: bool) -> None:
+        """Give up peers that cannot be reached, once what they sent before they went has been read."""
+        for peer, turns in list(self._gone.items()):
+            if more and turns:
+                self._gone[peer] = turns - 1
+            else:
+                del self._gone[peer]
+                self.router.peer_lost(peer, now)
+
     def _skip_rest(self) -> bytes:
         """A message of several ZeroMQ frames is garbage; an empty frame makes the core say so."""
         while self._socket.getsockopt(RCVMORE):
@@ -261,7 +273,7 @@ class Edge:
         while (frame := outbox.take()) is not None:
             sent = self._send(outbox.peer, frame)
             if sent is None:
-                self.router.peer_lost(outbox.peer, now)
+                self._gone.setdefault(outbox.peer, LAST_WORDS)
                 return
             if not sent:
                 outbox.put_back(frame)

@@ -1,0 +1,157 @@
+"""The edge on real sockets: nothing that arrived is lost, whoever leaves, and every peer hears what it should."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from broker.core import Router
+from broker.core.notices import Notice, SessionOpened
+from broker.edge.curve import new_pair
+from broker.edge.selftest import unknown_key_is_refused
+from broker.edge.server import AddressUnusable, CurveServer, Edge
+from tests.second import pack, unpack
+
+KEY = "operator's key"
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[tuple[Edge, str, list[Notice]]]:
+    """An edge with a real socket, served by the running loop."""
+    notices: list[Notice] = []
+    router = Router()
+    router.admission.set_keys({KEY: "operator"})
+    edge = Edge(router, notices.extend)
+    with tempfile.TemporaryDirectory(prefix="pm-") as folder:
+        endpoint = f"ipc://{folder}/s"
+        edge.bind_ipc(endpoint)
+        edge.start()
+        try:
+            yield edge, endpoint, notices
+        finally:
+            await edge.close()
+
+
+@contextmanager
+def dealer(endpoint: str) -> Iterator["zmq.Socket[bytes]"]:
+    with zmq.Context() as context, context.socket(zmq.DEALER) as peer:
+        peer.linger = 2000
+        peer.rcvtimeo = 5000
+        peer.connect(endpoint)
+        yield peer
+
+
+def register(peer: "zmq.Socket[bytes]", name: str) -> int:
+    peer.send(pack([0, [1, [1], "client", name, "1", "", f"nonce of {name}", KEY]]))
+    session = unpack(peer.recv())[1][2]
+    assert isinstance(session, int)
+    return session
+
+
+def publish_and_leave(endpoint: str, number: int) -> None:
+    """A peer that ends right after its last word, while credit for it is on the way."""
+    with dealer(endpoint) as peer:
+        session = register(peer, "publisher")
+        for begin in range(0, number, 100):
+            events = [[12, 0, "n", [{}, pack({"id": each, "pad": "x" * 400})]] for each in range(begin, begin + 100)]
+            peer.send(pack([session, *events]))
+        peer.send(pack([session, [6, "goodbye", ""]]))
+
+
+def receive(peer: "zmq.Socket[bytes]", session: int, number: int) -> list[int]:
+    ids: list[int] = []
+    while len(ids) < number:
+        events = [packet for packet in unpack(peer.recv())[1:] if packet[0] == 13]
+        ids += [unpack(event[3][1])["id"] for event in events]
+        peer.send(pack([session, [14, 0, 1_000_000]]))
+    return ids
+
+
+async def test_what_a_peer_sent_before_it_left_is_delivered() -> None:
+    async with serving() as (_, endpoint, _):
+        with dealer(endpoint) as subscriber:
+            session = await asyncio.to_thread(register, subscriber, "subscriber")
+            subscriber.send(pack([session, [10, 1, "n", None, {}]]))
+            for _ in range(5):
+                publishing = asyncio.create_task(asyncio.to_thread(publish_and_leave, endpoint, 4000))
+                assert await asyncio.to_thread(receive, subscriber, session, 4000) == list(range(4000))
+                await publishing
+
+
+async def test_a_local_peer_is_known_by_the_kernel_not_by_its_word() -> None:
+    async with serving() as (edge, endpoint, notices):
+        with dealer(endpoint) as peer:
+            session = await asyncio.to_thread(register, peer, "me")
+            opened = next(each for each in notices if isinstance(each, SessionOpened))
+            assert (opened.session, opened.pid) == (session, os.getpid())
+            record = edge.router.session(session)
+            assert record is not None
+            assert (record.origin.transport, record.origin.uid) == ("ipc", os.getuid())
+
+
+async def test_a_peer_that_vanished_is_given_up_when_the_next_word_cannot_reach_it() -> None:
+    async with serving() as (edge, endpoint, _):
+        with dealer(endpoint) as peer:
+            session = await asyncio.to_thread(register, peer, "brief")
+            peer.close(linger=0)
+        record = edge.router.session(session)
+        assert record is not None
+        record.outbox.add(pack([4, 0]))
+        edge.wake()
+        assert await edge.until(lambda: edge.router.session(session) is None, 5.0)
+
+
+async def test_a_message_of_several_frames_is_garbage_and_the_sender_stays() -> None:
+    async with serving() as (edge, endpoint, _):
+        with dealer(endpoint) as peer:
+            session = await asyncio.to_thread(register, peer, "odd")
+            peer.send_multipart([pack([session, [4, 1]]), b"more"])
+            answer: list[Any] = unpack(await asyncio.to_thread(peer.recv))
+            assert answer[1][:3] == [26, 0, "bad_frame"]
+            assert edge.router.session(session) is not None
+
+
+async def test_tcp_refuses_unknown_keys() -> None:
+    async with serving() as (edge, _, _):
+        public, secret = new_pair()
+        bound = edge.bind_tcp("tcp://127.0.0.1:*", CurveServer(public.encode(), secret.encode()), {})
+        assert await asyncio.to_thread(unknown_key_is_refused, bound, public.encode())
+
+
+async def test_a_server_without_its_gate_is_found_out() -> None:
+    """The proof must be able to fail: CURVE without a ZAP handler admits anybody."""
+    public, secret = (each.encode() for each in new_pair())
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as naked:
+        naked.linger = 0
+        naked.curve_server = True
+        naked.curve_publickey, naked.curve_secretkey = public, secret
+        naked.bind("tcp://127.0.0.1:*")
+        endpoint = naked.getsockopt_string(zmq.LAST_ENDPOINT)
+        assert not await asyncio.to_thread(unknown_key_is_refused, endpoint, public)
+
+
+async def test_an_address_in_use_is_named() -> None:
+    async with serving() as (edge, _, _):
+        public, secret = new_pair()
+        keys = CurveServer(public.encode(), secret.encode())
+        bound = edge.bind_tcp("tcp://127.0.0.1:*", keys, {})
+        other = Edge(Router(), lambda _: None)
+        with pytest.raises(AddressUnusable, match=bound):
+            other.bind_ipc(bound)
+        other.start()
+        await other.close()
+
+
+def test_the_folder_of_the_socket_is_private(tmp_path: Path) -> None:
+    from broker.home import prepare_socket
+
+    folder = tmp_path / "run"
+    folder.mkdir(mode=0o755)
+    prepare_socket(folder / "broker.sock")
+    assert folder.stat().st_mode & 0o777 == 0o700
