@@ -22,8 +22,10 @@ from broker.config.schema import (
     defaults,
     settings,
 )
+from broker.config.values import DatabaseUrl
 
 DEFAULT = "default"
+SECRETS = {name for name, field in settings() if field.annotation is DatabaseUrl}
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ class _Draft:
     def _problem(self, finding: ErrorDetails) -> Problem:
         name = ".".join(map(str, finding["loc"]))
         origin = self.origins.get(name, Origin(DEFAULT))
+        if name in SECRETS:
+            finding["input"] = "***"
         return Problem(name, explain(finding, (known for known, _ in settings())), origin.source, origin.line)
 
 

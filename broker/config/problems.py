@@ -53,7 +53,8 @@ def explain(error: ErrorDetails, known: Iterable[str]) -> str:
         return "unknown setting" + suggest(".".join(map(str, error["loc"])), known)
     if kind in _BOUNDS:
         words, bound = _BOUNDS[kind]
-        return f"must be {words} {context[bound]:g}, got {value!r}"
+        limit = context[bound]
+        return f"must be {words} {f'{limit:g}' if isinstance(limit, float) else limit}, got {value!r}"
     if kind == "value_error":
         return str(context["error"])
     return f"expects {_expected(kind, context) or error['msg']}, got {_shown(value)}"

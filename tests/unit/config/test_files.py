@@ -77,7 +77,7 @@ def test_the_line_of_a_setting_is_found_however_it_is_written(tmp_path: Path, na
     assert refusal(tmp_path) == f"{tmp_path}/{name}:{line}: shutdown.timeout_secs: must be at least 0.1, got 0"
 
 
-@pytest.mark.parametrize("value", ["!!int ''", "!!float ''", "!!bool maybe", "!!timestamp soon", "[" * 5000])
+@pytest.mark.parametrize("value", ["!!int ''", "!!float ''", "!!bool maybe", "!!timestamp soon", "[" * 500])
 def test_a_yaml_value_that_breaks_the_parser_is_a_problem_like_any_other(tmp_path: Path, value: str) -> None:
     (tmp_path / "broker.yaml").write_text(f"bus: {value}\n")
     assert "is not YAML" in refusal(tmp_path)

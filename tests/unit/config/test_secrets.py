@@ -38,6 +38,12 @@ def test_a_url_that_is_refused_keeps_its_password_too(tmp_path: Path, url: str, 
     assert caught.value.__context__ is None
 
 
+def test_a_url_in_the_wrong_kind_of_value_is_not_shown_either(tmp_path: Path) -> None:
+    (tmp_path / "broker.toml").write_text('database.url = ["mysql+pymysql://keeper:s3cret@db/mesh"]')
+    with pytest.raises(ConfigError, match=r"expects a text in quotes, got '\*\*\*'"):
+        load(tmp_path, None, {})
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
