@@ -1,12 +1,5 @@
-"""Tests of the shipped services keep their data in a directory of their own."""
+"""Tests of the shipped services may be coroutine functions."""
 
-from pathlib import Path
+from tests.unit.sdk.coroutines import pytest_pyfunc_call
 
-import pytest
-
-
-@pytest.fixture(autouse=True)
-def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "data"
-    monkeypatch.setenv("BROKER_DATA_DIR", str(path))
-    return path
+__all__ = ["pytest_pyfunc_call"]

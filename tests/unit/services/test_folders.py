@@ -8,6 +8,7 @@ import pytest
 
 from broker.supervisor.discovery import discover
 from plugin_sdk import Plugin
+from plugin_sdk.testing import mesh
 from services.database import database
 from services.hello import hello
 from services.logger import logger
@@ -43,7 +44,8 @@ def test_the_manifest_names_the_services_that_the_code_declares(tmp_path: Path, 
 
 @pytest.mark.parametrize("name", PLUGINS)
 async def test_the_shipped_configuration_is_accepted(name: str) -> None:
-    await PLUGINS[name].begin(shipped_config(name))
+    async with mesh() as m:
+        await m.start(PLUGINS[name], shipped_config(name))
 
 
 @pytest.mark.parametrize("module", [logger, stdout, notification], ids=lambda module: module.__name__)

@@ -1,6 +1,8 @@
 """notification sends mail to users over real SMTP, or into files, and always says what became of it."""
 
+import asyncio
 import email.policy
+import logging
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -13,11 +15,13 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword, Session
 
-from plugin_sdk import BusError, Event, Plugin
+from plugin_sdk import Plugin
+from plugin_sdk.testing import Mesh, mesh
 from services.notification.notification import Notification
 from services.users.users import Users
+from tests.unit.sdk.coroutines import until
 from tests.unit.services.certificate import self_signed
-from tests.unit.services.support import Mesh, mesh, next_of, put, shipped_config, until
+from tests.unit.services.support import refusal, shipped_config, start
 
 WELCOME = {"user_id": "12345", "text": "Welcome, user 12345!"}
 FAST = {"wait_secs": 0.01}
@@ -90,22 +94,27 @@ def serve(mailbox: Mailbox) -> Iterator[Serve]:
         server.stop()
 
 
+def outbox(plugin: Notification) -> list[EmailMessage]:
+    """The mails in the files that transport `file` has written, oldest first."""
+    return [parsed(path.read_bytes()) for path in sorted((plugin.data_dir / "outbox").glob("*.eml"))]
+
+
 async def begin(m: Mesh, config: dict[str, Any]) -> Notification:
     await m.start(Users("users"), shipped_config("users"))
-    return await m.start(Notification("notification"), config)
+    return await start(m, Notification("notification"), config)
 
 
 async def outcome_of(m: Mesh, subject: str, data: Any) -> tuple[str, dict[str, Any]]:
     """Publishes an event and returns what the plugin publishes about it."""
     client = await m.client()
-    async with client.subscribe("notification.*") as outcomes:
-        await client.publish(subject, data)
-        event = await next_of(outcomes)
-        return event.subject, event.data
+    m.published.clear()
+    await client.publish(subject, data)
+    event = await m.published.wait("notification.*")
+    return event.subject, event.data
 
 
-async def test_a_welcome_is_sent_over_smtp(tmp_path: Path, serve: Serve, mailbox: Mailbox) -> None:
-    async with mesh(tmp_path) as m:
+async def test_a_welcome_is_sent_over_smtp(serve: Serve, mailbox: Mailbox) -> None:
+    async with mesh() as m:
         await begin(m, serve())
         subject, sent = await outcome_of(m, "user.welcome", WELCOME)
     (mail,) = mailbox.mails
@@ -122,47 +131,43 @@ async def test_a_welcome_is_sent_over_smtp(tmp_path: Path, serve: Serve, mailbox
     }
 
 
-async def test_an_order_is_confirmed(tmp_path: Path, serve: Serve, mailbox: Mailbox) -> None:
-    async with mesh(tmp_path) as m:
+async def test_an_order_is_confirmed(serve: Serve, mailbox: Mailbox) -> None:
+    async with mesh() as m:
         await begin(m, serve())
         subject, _ = await outcome_of(m, "order.created", {"user_id": "12345", "order_id": "A1", "total": 9.5})
     assert subject == "notification.sent"
     assert mailbox.mails[0]["Subject"] == "Your order A1"
 
 
-async def test_without_a_server_the_mail_is_a_file_and_the_event_says_so(tmp_path: Path, data_dir: Path) -> None:
-    async with mesh(tmp_path) as m:
-        await begin(m, shipped_config("notification"))
+async def test_without_a_server_the_mail_is_a_file_and_the_event_says_so() -> None:
+    async with mesh() as m:
+        plugin = await begin(m, shipped_config("notification"))
         subject, sent = await outcome_of(m, "user.welcome", WELCOME)
-    assert (subject, sent["transport"]) == ("notification.sent", "file")
-    (path,) = (data_dir / "outbox").iterdir()
-    assert path.suffix == ".eml"
-    assert parsed(path.read_bytes())["Message-ID"] == sent["message_id"]
+        assert (subject, sent["transport"]) == ("notification.sent", "file")
+        (mail,) = outbox(plugin)
+        assert mail["Message-ID"] == sent["message_id"]
 
 
-async def test_the_outbox_keeps_the_newest_mails_only(tmp_path: Path, data_dir: Path) -> None:
-    async with mesh(tmp_path) as m:
-        await begin(m, {"outbox_files": 2})
+async def test_the_outbox_keeps_the_newest_mails_only() -> None:
+    async with mesh() as m:
+        plugin = await begin(m, {"outbox_files": 2})
         for number in range(4):
             await outcome_of(m, "order.created", {"user_id": "12345", "order_id": str(number)})
-    mails = [parsed(path.read_bytes())["Subject"] for path in sorted((data_dir / "outbox").iterdir())]
-    assert mails == ["Your order 2", "Your order 3"]
+        assert [mail["Subject"] for mail in outbox(plugin)] == ["Your order 2", "Your order 3"]
 
 
-async def test_an_outbox_that_cannot_be_written_is_the_reason(tmp_path: Path, data_dir: Path) -> None:
-    put(data_dir / "outbox", "in the way")
-    async with mesh(tmp_path) as m:
-        await begin(m, FAST)
+async def test_an_outbox_that_cannot_be_written_is_the_reason() -> None:
+    async with mesh() as m:
+        plugin = await begin(m, FAST)
+        (plugin.data_dir / "outbox").write_text("in the way")
         subject, failed = await outcome_of(m, "user.welcome", WELCOME)
     assert (subject, failed["code"]) == ("notification.failed", "unavailable")
     assert failed["reason"].endswith("outbox: File exists")
 
 
-async def test_a_server_that_says_try_again_is_tried_again_with_the_same_mail(
-    tmp_path: Path, serve: Serve, mailbox: Mailbox
-) -> None:
+async def test_a_server_that_says_try_again_is_tried_again_with_the_same_mail(serve: Serve, mailbox: Mailbox) -> None:
     mailbox.replies += ["451 try again", "451 try again"]
-    async with mesh(tmp_path) as m:
+    async with mesh() as m:
         await begin(m, serve())
         subject, sent = await outcome_of(m, "user.welcome", WELCOME)
     assert (subject, sent["attempts"]) == ("notification.sent", 3)
@@ -170,9 +175,9 @@ async def test_a_server_that_says_try_again_is_tried_again_with_the_same_mail(
     assert len(mailbox.mails) == 1
 
 
-async def test_attempts_have_a_bound(tmp_path: Path, serve: Serve, mailbox: Mailbox) -> None:
+async def test_attempts_have_a_bound(serve: Serve, mailbox: Mailbox) -> None:
     mailbox.replies += ["451 try again"] * 10
-    async with mesh(tmp_path) as m:
+    async with mesh() as m:
         await begin(m, serve())
         subject, failed = await outcome_of(m, "user.welcome", WELCOME)
     assert (subject, failed["code"]) == ("notification.failed", "unavailable")
@@ -181,11 +186,9 @@ async def test_attempts_have_a_bound(tmp_path: Path, serve: Serve, mailbox: Mail
 
 
 @pytest.mark.parametrize("stage", ["replies", "rcpt_replies"])
-async def test_a_refusal_for_good_is_not_tried_again(
-    tmp_path: Path, serve: Serve, mailbox: Mailbox, stage: str
-) -> None:
+async def test_a_refusal_for_good_is_not_tried_again(serve: Serve, mailbox: Mailbox, stage: str) -> None:
     getattr(mailbox, stage).append("550 no such mailbox")
-    async with mesh(tmp_path) as m:
+    async with mesh() as m:
         await begin(m, serve())
         subject, failed = await outcome_of(m, "user.welcome", WELCOME)
         assert (subject, failed["code"]) == ("notification.failed", "rejected")
@@ -194,19 +197,19 @@ async def test_a_refusal_for_good_is_not_tried_again(
     assert len(mailbox.mails) == 1
 
 
-async def test_a_server_that_is_not_there_is_named_with_its_port(tmp_path: Path) -> None:
+async def test_a_server_that_is_not_there_is_named_with_its_port() -> None:
     port = free_port()
-    async with mesh(tmp_path) as m:
+    async with mesh() as m:
         await begin(m, {**FAST, "smtp": {"host": "127.0.0.1", "port": port}})
         _, failed = await outcome_of(m, "user.welcome", WELCOME)
     assert (failed["code"], failed["transport"]) == ("unavailable", "smtp")
     assert failed["reason"] == f"127.0.0.1:{port}: [Errno 111] Connection refused"
 
 
-async def test_a_server_that_says_nothing_costs_a_bounded_time(tmp_path: Path) -> None:
+async def test_a_server_that_says_nothing_costs_a_bounded_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         smtp = {"host": "127.0.0.1", "port": mute.getsockname()[1], "timeout_secs": 0.1}
-        async with mesh(tmp_path) as m:
+        async with mesh() as m:
             await begin(m, {**FAST, "smtp": smtp})
             _, failed = await outcome_of(m, "user.welcome", WELCOME)
     assert (failed["code"], failed["reason"].endswith("timed out")) == ("unavailable", True)
@@ -220,7 +223,7 @@ async def test_a_login_goes_over_tls_with_the_password_from_the_environment(
     monkeypatch.setenv("SHOP_PASSWORD", "secret")
     config = serve(tls_context=server_context(certificate), require_starttls=True, authenticator=mailbox.authenticate)
     config["smtp"] |= {"host": "localhost", "starttls": True, "user": "shop", "password_env": "SHOP_PASSWORD"}
-    async with mesh(tmp_path) as m:
+    async with mesh() as m:
         await begin(m, config)
         assert (await outcome_of(m, "user.welcome", WELCOME))[0] == "notification.sent"
         monkeypatch.setenv("SHOP_PASSWORD", "wrong")
@@ -236,17 +239,17 @@ async def test_a_server_whose_certificate_is_not_trusted_gets_no_mail(
 ) -> None:
     config = serve(tls_context=server_context(self_signed(tmp_path, "localhost")))
     config["smtp"] |= {"starttls": True}
-    async with mesh(tmp_path) as m:
+    async with mesh() as m:
         await begin(m, config)
         _, failed = await outcome_of(m, "user.welcome", WELCOME)
     assert (failed["code"], "certificate verify failed" in failed["reason"]) == ("rejected", True)
     assert mailbox.mails == []
 
 
-async def test_a_server_without_tls_gets_no_mail_in_clear(tmp_path: Path, serve: Serve, mailbox: Mailbox) -> None:
+async def test_a_server_without_tls_gets_no_mail_in_clear(serve: Serve, mailbox: Mailbox) -> None:
     config = serve()
     config["smtp"] |= {"starttls": True}
-    async with mesh(tmp_path) as m:
+    async with mesh() as m:
         await begin(m, config)
         _, failed = await outcome_of(m, "user.welcome", WELCOME)
     assert failed["code"] == "rejected"
@@ -259,8 +262,8 @@ def server_context(certificate: Path) -> ssl.SSLContext:
     return context
 
 
-async def test_a_user_who_is_not_there_is_the_reason(tmp_path: Path) -> None:
-    async with mesh(tmp_path) as m:
+async def test_a_user_who_is_not_there_is_the_reason() -> None:
+    async with mesh() as m:
         await begin(m, {})
         subject, failed = await outcome_of(m, "user.welcome", WELCOME | {"user_id": "nobody"})
     assert subject == "notification.failed"
@@ -273,14 +276,14 @@ async def test_a_user_who_is_not_there_is_the_reason(tmp_path: Path) -> None:
     }
 
 
-async def test_users_may_come_later(tmp_path: Path) -> None:
-    async with mesh(tmp_path) as m:
+async def test_users_may_come_later() -> None:
+    async with mesh() as m:
         client = await m.client()
         await m.start(Notification("notification"))
-        async with client.subscribe("notification.*") as outcomes:
-            await client.publish("user.welcome", WELCOME)
-            await m.start(Users("users"), shipped_config("users"))
-            assert (await next_of(outcomes)).subject == "notification.sent"
+        await client.publish("user.welcome", WELCOME)
+        await m.settle()
+        await m.start(Users("users"), shipped_config("users"))
+        assert (await m.published.wait("notification.*")).subject == "notification.sent"
 
 
 @pytest.mark.parametrize(
@@ -297,10 +300,8 @@ async def test_users_may_come_later(tmp_path: Path) -> None:
         ("order.created", {"user_id": "12345", "order_id": "A1\r\nBcc: all@example.org"}, "no mail can be addressed"),
     ],
 )
-async def test_an_event_that_makes_no_mail_is_answered_with_the_reason(
-    tmp_path: Path, subject: str, data: Any, named: str
-) -> None:
-    async with mesh(tmp_path) as m:
+async def test_an_event_that_makes_no_mail_is_answered_with_the_reason(subject: str, data: Any, named: str) -> None:
+    async with mesh() as m:
         await begin(m, {})
         done, failed = await outcome_of(m, subject, data)
         assert done == "notification.failed"
@@ -322,14 +323,14 @@ async def test_an_event_that_makes_no_mail_is_answered_with_the_reason(
         {"name": "A", "email": "a@b\nBcc: c@d"},
     ],
 )
-async def test_a_record_that_nobody_can_write_to_is_the_reason(tmp_path: Path, answer: Any) -> None:
+async def test_a_record_that_nobody_can_write_to_is_the_reason(answer: Any) -> None:
     users = Plugin("users")
 
     @users.service("get")
     async def get(user_id: str) -> Any:
         return answer
 
-    async with mesh(tmp_path) as m:
+    async with mesh() as m:
         await m.start(users)
         await m.start(Notification("notification"))
         subject, failed = await outcome_of(m, "user.welcome", WELCOME)
@@ -337,23 +338,20 @@ async def test_a_record_that_nobody_can_write_to_is_the_reason(tmp_path: Path, a
     assert failed["reason"].startswith("no mail can be addressed to")
 
 
-async def test_a_mail_that_is_not_finished_when_the_plugin_stops_is_reported(tmp_path: Path) -> None:
-    async with mesh(tmp_path) as m:
+async def test_a_mail_that_is_not_finished_when_the_plugin_has_to_end_is_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with mesh() as m:
         client = await m.client()
-        plugin = await begin(m, {"wait_secs": 0.5, "attempts": 2, "smtp": {"host": "127.0.0.1", "port": free_port()}})
-        outcomes: list[dict[str, Any]] = []
-
-        async def collect(event: Event) -> None:
-            outcomes.append(event.data)
-
-        async def reported() -> bool:
-            await plugin.cleanup()
-            return bool(outcomes)
-
-        await client.subscribe("notification.*", collect)
+        plugin = await begin(m, {"wait_secs": 60, "smtp": {"host": "127.0.0.1", "port": free_port()}})
         await client.publish("user.welcome", WELCOME)
-        await until(reported)
-    assert (outcomes[0]["code"], outcomes[0]["about"]) == ("shutting_down", "user.welcome")
+        await until(lambda: "attempt 1: unavailable" in caplog.text)
+        stopping = asyncio.create_task(m.stop(plugin))
+        await m.advance(10)
+        await stopping
+        failed = (await m.published.wait("notification.failed")).data
+    assert (failed["code"], failed["user_id"]) == ("shutting_down", "12345")
 
 
 @pytest.mark.parametrize(
@@ -376,6 +374,6 @@ async def test_a_mail_that_is_not_finished_when_the_plugin_stops_is_reported(tmp
     ],
 )
 async def test_a_bad_configuration_is_refused_by_the_name_of_the_setting(config: dict[str, Any], named: str) -> None:
-    with pytest.raises(BusError, match=named) as caught:
-        await Notification("notification").begin(config)
-    assert caught.value.code == "bad_config"
+    async with mesh() as m:
+        code, text = await refusal(m.start(Notification("notification"), config))
+        assert (code, named in text) == ("bad_config", True)

@@ -5,17 +5,19 @@ import json
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
+from itertools import count
 from typing import Any
 
 import msgspec
 import pytest
 
-from plugin_sdk import BusError, Event
+from plugin_sdk import Event
+from plugin_sdk.testing import Mesh, mesh
 from plugin_sdk.wire.codec import encode_payload
 from services.stdout import stdout
 from services.stdout.stdout import Paper, Stdout, render_json, render_pretty
-from tests.unit.services.support import PATIENCE, mesh, until
+from tests.unit.sdk.coroutines import until
+from tests.unit.services.support import refusal, start
 
 NOON = datetime(2026, 5, 4, 12, 0, 0, 123_456, UTC)
 
@@ -45,6 +47,11 @@ class Pipe:
         except BlockingIOError:
             return b""
 
+    def fill(self) -> int:
+        """Write lines until there is no room for another one; returns their number."""
+        paper = Paper(self.descriptor, patience=0)
+        return next(number for number in count() if not paper.write("x" * 4000))
+
     def hang_up(self) -> None:
         """Read no more, ever."""
         os.close(self._reader)
@@ -63,8 +70,18 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipe]:
     made.close()
 
 
-async def test_every_event_is_a_line(tmp_path: Path, pipe: Pipe) -> None:
-    async with mesh(tmp_path) as m:
+async def health_says(m: Mesh, plugin: Stdout, reason: str) -> None:
+    """Returns when the plugin is not well for this reason, or, without one, is well."""
+    async with asyncio.timeout(5):
+        while True:
+            health = await m.command(plugin, "health")
+            if health["ok"] is not bool(reason) and reason in health["reason"]:
+                return
+            await m.settle()
+
+
+async def test_every_event_is_a_line(pipe: Pipe) -> None:
+    async with mesh() as m:
         client = await m.client()
         await m.start(Stdout("stdout"))
         await client.publish("user.login", {"user_id": "12345"})
@@ -74,8 +91,8 @@ async def test_every_event_is_a_line(tmp_path: Path, pipe: Pipe) -> None:
         assert (first, second) == ('user.login {"user_id": "12345"}', "order.created [1, null]")
 
 
-async def test_only_what_the_patterns_say_is_printed(tmp_path: Path, pipe: Pipe) -> None:
-    async with mesh(tmp_path) as m:
+async def test_only_what_the_patterns_say_is_printed(pipe: Pipe) -> None:
+    async with mesh() as m:
         client = await m.client()
         await m.start(Stdout("stdout"), {"patterns": ["user.*", "order.>"], "format": "json"})
         for subject in ("user.login", "shop.open", "user.a.b", "order.a.b"):
@@ -132,9 +149,8 @@ def test_what_is_too_large_or_no_json_is_replaced_by_its_size_in_json_lines() ->
 
 def test_a_reader_that_pauses_is_waited_for_once_and_then_passed_over(pipe: Pipe) -> None:
     paper = Paper(pipe.descriptor, patience=0.01)
-    written = 0
-    while paper.write("x" * 4000):
-        written += 1
+    written = pipe.fill()
+    assert not paper.write("passed over")
     assert not paper.write("passed over")
     assert pipe.lines() == ["x" * 4000] * written, "what was written is whole"
     assert paper.write("again")
@@ -145,45 +161,38 @@ def test_a_reader_that_pauses_is_waited_for_once_and_then_passed_over(pipe: Pipe
 async def test_the_number_of_events_passed_over_is_printed_when_the_reader_is_back(
     pipe: Pipe, format_: str, gap: str
 ) -> None:
-    plugin = Stdout("stdout")
-    await plugin.begin({"format": format_, "patience_secs": 0})
-    paper = Paper(pipe.descriptor, patience=0)
-    while paper.write("x" * 4000):
-        pass
-    plugin.show([event(1), event(2), event(3)])
-    assert await plugin.report() == {"ok": False, "reason": "nobody reads stdout: 3 events passed over"}
-    pipe.lines()
-    plugin.show([event(4)])
-    assert pipe.lines()[-2] == gap
-    assert await plugin.report() == {"ok": True, "reason": ""}
-
-
-async def test_a_mesh_goes_on_while_nobody_reads_and_lines_come_again_with_the_reader(
-    tmp_path: Path, pipe: Pipe
-) -> None:
-    async with mesh(tmp_path) as m:
+    async with mesh() as m:
         client = await m.client()
-        plugin = await m.start(Stdout("stdout"), {"patience_secs": 0.1})
-        async with asyncio.timeout(PATIENCE):
+        plugin = await start(m, Stdout("stdout"), {"format": format_, "patience_secs": 0})
+        pipe.fill()
+        for number in range(3):
+            await client.publish("user.login", number)
+        await health_says(m, plugin, "nobody reads stdout: 3 events passed over")
+        pipe.lines()
+        await client.publish("user.login", 4)
+        await health_says(m, plugin, "")
+        assert pipe.lines()[-2] == gap
+
+
+async def test_a_mesh_goes_on_while_nobody_reads_and_lines_come_again_with_the_reader(pipe: Pipe) -> None:
+    async with mesh() as m:
+        client = await m.client()
+        plugin = await start(m, Stdout("stdout"), {"patience_secs": 0.1})
+        async with asyncio.timeout(5):
             for number in range(5000):
                 await client.publish("flood.here", {"number": number, "padding": "x" * 500})
-
-        async def passing_over() -> bool:
-            return not (await plugin.report())["ok"]
-
-        async def printing() -> bool:
-            await client.publish("flood.end")
-            return "flood.end" in pipe.lines()[-1]
-
-        await until(passing_over)
-        await until(printing)
+        await health_says(m, plugin, "nobody reads stdout")
+        async with asyncio.timeout(5):
+            while not pipe.lines() or "flood.end" not in pipe.lines()[-1]:
+                await client.publish("flood.end")
+                await m.settle()
         assert any(line.endswith(" missed") for line in pipe.lines())
 
 
-async def test_a_reader_that_is_gone_for_good_is_counted_as_failure_not_as_crash(tmp_path: Path, pipe: Pipe) -> None:
-    async with mesh(tmp_path) as m:
+async def test_a_reader_that_is_gone_for_good_is_counted_as_failure_not_as_crash(pipe: Pipe) -> None:
+    async with mesh() as m:
         client = await m.client()
-        plugin = await m.start(Stdout("stdout"))
+        plugin = await start(m, Stdout("stdout"))
         pipe.hang_up()
         await client.publish("user.login", 1)
         await until(lambda: plugin.stats()["events_failed"] == 1)
@@ -201,6 +210,6 @@ async def test_a_reader_that_is_gone_for_good_is_counted_as_failure_not_as_crash
     ],
 )
 async def test_a_bad_configuration_is_refused_by_the_name_of_the_setting(config: dict[str, Any]) -> None:
-    with pytest.raises(BusError, match=next(iter(config))) as caught:
-        await Stdout("stdout").begin(config)
-    assert caught.value.code == "bad_config"
+    async with mesh() as m:
+        code, text = await refusal(m.start(Stdout("stdout"), config))
+        assert (code, next(iter(config)) in text) == ("bad_config", True)

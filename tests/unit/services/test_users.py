@@ -2,21 +2,20 @@
 
 import asyncio
 import sqlite3
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from plugin_sdk import BusError
+from plugin_sdk.testing import mesh
 from services.users.users import Users
-from tests.unit.services.support import mesh, put, refusal, shipped_config
+from tests.unit.services.support import refusal, shipped_config, start
 
 ADA = {"user_id": "12345", "name": "Ada Lovelace", "email": "ada@example.org"}
 EMMY = {"user_id": "7", "name": "Emmy Noether", "email": "emmy@example.org"}
 
 
-async def test_the_user_of_the_demo_is_there(tmp_path: Path) -> None:
-    async with mesh(tmp_path) as m:
+async def test_the_user_of_the_demo_is_there() -> None:
+    async with mesh() as m:
         client = await m.client()
         await m.start(Users("users"), shipped_config("users"))
         assert await client.call("users.get", {"user_id": "12345"}) == ADA
@@ -24,25 +23,25 @@ async def test_the_user_of_the_demo_is_there(tmp_path: Path) -> None:
         assert await client.call("users.list") == [ADA]
 
 
-async def test_a_user_who_is_not_there_is_not_found(tmp_path: Path) -> None:
-    async with mesh(tmp_path) as m:
+async def test_a_user_who_is_not_there_is_not_found() -> None:
+    async with mesh() as m:
         client = await m.client()
         await m.start(Users("users"))
         assert await refusal(client.call("users.get", {"user_id": "9"})) == ("not_found", "there is no user '9'")
 
 
-async def test_a_user_that_was_added_is_still_there_after_a_restart_and_not_overwritten(tmp_path: Path) -> None:
-    async with mesh(tmp_path) as m:
-        await m.start(Users("users"))
-        assert await (await m.client()).call("users.add", EMMY) == EMMY
-    async with mesh(tmp_path) as m:
+async def test_a_user_that_was_added_is_still_there_after_a_restart_and_not_overwritten() -> None:
+    async with mesh() as m:
         client = await m.client()
+        first = await start(m, Users("users"))
+        assert await client.call("users.add", EMMY) == EMMY
+        await m.stop(first)
         await m.start(Users("users"), {"users": [EMMY | {"name": "Somebody else"}, ADA]})
         assert await client.call("users.list") == [ADA, EMMY]
 
 
-async def test_an_id_is_given_once(tmp_path: Path) -> None:
-    async with mesh(tmp_path) as m:
+async def test_an_id_is_given_once() -> None:
+    async with mesh() as m:
         client = await m.client()
         await m.start(Users("users"), {"users": [ADA]})
         code, text = await refusal(client.call("users.add", ADA | {"name": "Mallory"}))
@@ -50,8 +49,8 @@ async def test_an_id_is_given_once(tmp_path: Path) -> None:
         assert await client.call("users.get", "12345") == ADA
 
 
-async def test_a_list_is_read_in_pages(tmp_path: Path) -> None:
-    async with mesh(tmp_path) as m:
+async def test_a_list_is_read_in_pages() -> None:
+    async with mesh() as m:
         client = await m.client()
         await m.start(Users("users"), {"users": [ADA | {"user_id": f"u{number}"} for number in range(5)]})
         first = await client.call("users.list", {"limit": 3})
@@ -80,8 +79,8 @@ async def test_a_list_is_read_in_pages(tmp_path: Path) -> None:
         ({"role": "admin"}, "email, name, user_id"),
     ],
 )
-async def test_a_user_who_cannot_be_kept_is_refused_by_field(tmp_path: Path, change: Any, named: str) -> None:
-    async with mesh(tmp_path) as m:
+async def test_a_user_who_cannot_be_kept_is_refused_by_field(change: Any, named: str) -> None:
+    async with mesh() as m:
         client = await m.client()
         await m.start(Users("users"))
         code, text = await refusal(client.call("users.add", EMMY | change))
@@ -102,8 +101,8 @@ async def test_a_user_who_cannot_be_kept_is_refused_by_field(tmp_path: Path, cha
         {"user_id": "12345", "x": 1},
     ],
 )
-async def test_a_question_that_is_none_is_refused(tmp_path: Path, body: Any) -> None:
-    async with mesh(tmp_path) as m:
+async def test_a_question_that_is_none_is_refused(body: Any) -> None:
+    async with mesh() as m:
         client = await m.client()
         await m.start(Users("users"), {"users": [ADA]})
         assert (await refusal(client.call("users.get", body)))[0] == "bad_request"
@@ -113,8 +112,8 @@ async def test_a_question_that_is_none_is_refused(tmp_path: Path, body: Any) -> 
 @pytest.mark.parametrize(
     "body", [{"limit": 0}, {"limit": 1001}, {"limit": "5"}, {"after": 5}, {"after": "'; DROP TABLE users"}]
 )
-async def test_a_page_out_of_bounds_is_refused(tmp_path: Path, body: Any) -> None:
-    async with mesh(tmp_path) as m:
+async def test_a_page_out_of_bounds_is_refused(body: Any) -> None:
+    async with mesh() as m:
         client = await m.client()
         await m.start(Users("users"))
         assert (await refusal(client.call("users.list", body)))[0] == "bad_request"
@@ -124,23 +123,26 @@ async def test_a_page_out_of_bounds_is_refused(tmp_path: Path, body: Any) -> Non
     "config", [{"users": [{"user_id": "1"}]}, {"users": [ADA | {"email": "?"}]}, {"users": [7]}, {"colour": 1}]
 )
 async def test_a_bad_configuration_is_refused(config: dict[str, Any]) -> None:
-    with pytest.raises(BusError, match=next(iter(config))) as caught:
-        await Users("users").begin(config)
-    assert caught.value.code == "bad_config"
+    async with mesh() as m:
+        code, text = await refusal(m.start(Users("users"), config))
+        assert (code, next(iter(config)) in text) == ("bad_config", True)
 
 
-async def test_a_file_that_is_no_database_is_named(tmp_path: Path, data_dir: Path) -> None:
-    put(data_dir / "users.db", "this is not a database, and long enough to be none")
-    async with mesh(tmp_path) as m:
-        with pytest.raises(RuntimeError, match=r"users\.db cannot be used: file is not a database; repair it"):
-            await m.start(Users("users"))
+async def test_a_file_that_is_no_database_is_named() -> None:
+    async with mesh() as m:
+        first = await start(m, Users("users"))
+        await m.stop(first)
+        (first.data_dir / "users.db").write_text("this is not a database, and long enough to be none")
+        code, text = await refusal(m.start(Users("users")))
+        assert code == "failed"
+        assert text.endswith("users.db cannot be used: file is not a database; repair it or move it away")
 
 
-async def test_a_locked_file_is_waited_for(tmp_path: Path, data_dir: Path) -> None:
-    async with mesh(tmp_path) as m:
+async def test_a_locked_file_is_waited_for() -> None:
+    async with mesh() as m:
         client = await m.client()
-        await m.start(Users("users"))
-        other = sqlite3.connect(data_dir / "users.db", isolation_level=None)
+        plugin = await start(m, Users("users"))
+        other = sqlite3.connect(plugin.data_dir / "users.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         adding = asyncio.create_task(client.call("users.add", EMMY))
         assert await client.call("users.list") == []
