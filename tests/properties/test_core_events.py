@@ -143,6 +143,14 @@ class Conservation(RuleBasedStateMachine):
         pick(self.alive, who).grant(amount)
         self.listen()
 
+    @rule(who=picks)
+    def catch_up(self, who: int) -> None:
+        """A reader that takes everything that waits for it."""
+        peer = pick(self.alive, who)
+        while peer.is_registered() and any(lane.waiting for lane in peer.session.lanes.values()):
+            peer.grant(WINDOW)
+        self.listen()
+
     @precondition(lambda self: len(self.alive) > 2)
     @rule(who=picks, orderly=st.booleans())
     def go(self, who: int, orderly: bool) -> None:

@@ -270,6 +270,17 @@ def test_the_bytes_of_last_values_are_bounded() -> None:
     assert [subject for _, subject, _ in peer.events()] == ["n.7", "n.8", "n.9"]
 
 
+def test_a_value_that_changes_often_takes_the_room_of_one() -> None:
+    mesh = Mesh(Limits(retained_bytes=1000))
+    peer = mesh.client()
+    peer.publish("still", b"x" * 300, retain=True)
+    for _ in range(20):
+        peer.publish("busy", b"x" * 300, retain=True)
+    peer.subscribe(">", last=True)
+    assert len(peer.events()) == 2
+    assert mesh.counters()["retained_evicted"] == 0
+
+
 def test_a_value_too_large_to_be_kept_does_not_push_the_others_out() -> None:
     mesh = Mesh(Limits(retained_bytes=1000))
     peer = mesh.client()
