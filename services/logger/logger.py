@@ -60,11 +60,11 @@ class Logger(Plugin):
     async def initialize(self, config: dict[str, Any]) -> None:
         """Take the settings."""
         self._settings = Settings(**config)
+        self._lost = 0
+        self._trouble = ""
 
     async def start(self) -> None:
         """Open the file."""
-        self._lost = 0
-        self._trouble = ""
         self._path = self.data_dir / "mesh.log"
         size, kept = self._settings.max_bytes, self._settings.backups
         self._sink = Sink(self._path, maxBytes=size, backupCount=kept, encoding="utf-8", errors="backslashreplace")
@@ -92,7 +92,7 @@ class Logger(Plugin):
         self._sink.acquire()  # no line may move into the other file between the two
         try:
             for path in (Path(f"{self._path}.1"), self._path):
-                with suppress(FileNotFoundError), path.open(encoding="utf-8") as file:
+                with suppress(FileNotFoundError), path.open(encoding="utf-8", errors="replace") as file:
                     lines.extend(line.rstrip("\n") for line in file)
         finally:
             self._sink.release()
@@ -113,13 +113,14 @@ class Logger(Plugin):
             return self._line(f"malformed log event: {error}: {event.body[:200]!r}", "warning", source)
 
     def _line(self, message: str, level: str = "info", logger: str = "", fields: dict[str, Any] | None = None) -> Line:
-        for name, value, kind in (("message", message, str), ("logger", logger, str), ("fields", fields or {}, dict)):
+        fields = {} if fields is None else fields
+        for name, value, kind in (("message", message, str), ("logger", logger, str), ("fields", fields, dict)):
             if not isinstance(value, kind):
                 expected = "a map" if kind is dict else "a text"
                 raise CallError("bad_request", f"{name} is {value!r:.80}; expects {expected}")
         if level not in LEVELS:
             raise CallError("bad_request", f"level is {level!r:.80}; expects one of {', '.join(LEVELS)}")
-        extra = "".join(f" {key}={value!r}" for key, value in (fields or {}).items())
+        extra = "".join(f" {key}={value!r}" for key, value in fields.items())
         return Line(level, _CONTROL.sub(_escape, f"{level.upper()} {logger or '-'}: {message}{extra}"))
 
     def _write(self, lines: list[Line]) -> None:

@@ -109,6 +109,7 @@ async def test_what_is_below_the_level_is_not_written() -> None:
         ({"message": "m", "level": ["info"]}, "level"),
         ({"message": "m", "logger": 1}, "logger"),
         ({"message": "m", "fields": [1]}, "fields"),
+        ({"message": "m", "fields": ""}, "fields"),
     ],
 )
 async def test_what_is_no_line_is_refused_by_name_and_the_next_one_is_written(body: Any, named: str) -> None:
