@@ -74,9 +74,10 @@ class Conservation(RuleBasedStateMachine):
         self.copies = 0
         self.received = 0
 
-    @initialize(bound=st.sampled_from((1, 2, 6)))
-    def begin(self, bound: int) -> None:
-        for _ in range(3):
+    @initialize(stuck=st.booleans(), bound=st.sampled_from((1, 2, 6)))
+    def begin(self, stuck: bool, bound: int) -> None:
+        self.join(stuck)
+        for _ in range(2):
             self.join(stuck=False)
         self.subscribe(0, ">", None, BLOCK, bound)
 
@@ -289,5 +290,5 @@ class Conservation(RuleBasedStateMachine):
 
 TestConservation = Conservation.TestCase
 TestConservation.settings = settings(
-    max_examples=100, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -148,6 +148,7 @@ class Endings(RuleBasedStateMachine):
     @rule(who=picks, orderly=st.booleans())
     def go(self, who: int, orderly: bool) -> None:
         peer = pick(self.alive, who)
+        left_alone = [self.call_of(pending) for pending in peer.session.serving.values()]
         if orderly:
             peer.leave()
         else:
@@ -155,6 +156,7 @@ class Endings(RuleBasedStateMachine):
         self.alive.remove(peer)
         self.in_hand = {key: chunks for key, chunks in self.in_hand.items() if key[0] is not peer}
         self.listen()
+        assert all(call.outcomes == ["lost"] for call in left_alone if call.caller is not peer)
 
     @rule(seconds=st.sampled_from((0.01, 0.1, 1.0)))
     def pass_time(self, seconds: float) -> None:
@@ -244,6 +246,11 @@ class Endings(RuleBasedStateMachine):
 
     def open_calls(self) -> list[Call]:
         return [call for call in self.calls if not call.outcomes and call.caller in self.alive]
+
+    def call_of(self, pending: Pending) -> Call:
+        caller, ref = self.mesh.peers[pending.caller.peer], pending.ref
+        (call,) = [call for call in self.calls if call.caller is caller and call.ref == ref]
+        return call
 
     def pending(self) -> list[Pending]:
         return [pending for peer in self.alive for pending in peer.session.calls.values()]

@@ -289,6 +289,23 @@ def test_closing_or_losing_a_session_twice_changes_nothing(mesh: Mesh) -> None:
     assert len(mesh.notices(SessionLost)) == 1
 
 
+def test_when_the_broker_stops_every_peer_is_told(mesh: Mesh) -> None:
+    peers = [mesh.plugin("hello"), mesh.client()]
+    mesh.router.say_goodbye("shutting_down", "the broker stops")
+    mesh.deliver()
+    for peer in peers:
+        assert peer.only(p.Goodbye) == p.Goodbye("shutting_down", "the broker stops")
+
+
+def test_the_transport_can_ask_whether_an_address_is_registered(mesh: Mesh) -> None:
+    peer = mesh.connect()
+    assert not mesh.router.knows(peer.address)
+    peer.register()
+    assert mesh.router.knows(peer.address)
+    peer.leave()
+    assert not mesh.router.knows(peer.address)
+
+
 def test_good_behaviour_is_never_reported_as_bad(mesh: Mesh) -> None:
     mesh.plugin("hello").leave()
     assert mesh.notices(PeerMisbehaved) == []
