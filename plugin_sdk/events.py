@@ -20,30 +20,25 @@ class Event:
     `cost` is the credit that goes back to the broker once it is handled, valid in the session numbered `epoch` only.
     """
 
-    __slots__ = ("_body", "_data", "_headers", "_payload", "cost", "epoch", "subject")
+    # Class attributes instead of slots: what is not looked at is not even initialized.
+    _content: tuple[dict[str, str], bytes] | None = None
+    _data: Any = _MISSING
 
     def __init__(self, subject: str, payload: Raw | bytes, cost: int = 0, epoch: int = 0) -> None:
         self.subject = subject
-        self._payload = payload
-        self._headers: dict[str, str] = _MISSING
-        self._body = b""
-        self._data = _MISSING
         self.cost = cost
         self.epoch = epoch
+        self._payload = payload
 
     @property
     def headers(self) -> dict[str, str]:
         """Headers as sent; raises RemoteProtocolError when the sender broke the format."""
-        if self._headers is _MISSING:
-            self._headers, self._body = decode_payload(self._payload)
-        return self._headers
+        return self._decoded()[0]
 
     @property
     def body(self) -> bytes:
         """The body as bytes; what they mean is in the header `content-type`, by default msgpack."""
-        if self._headers is _MISSING:
-            self._headers, self._body = decode_payload(self._payload)
-        return self._body
+        return self._decoded()[1]
 
     @property
     def data(self) -> Any:
@@ -53,7 +48,7 @@ class Event:
             BusError: code `bad_request`, when the body is not msgpack.
         """
         if self._data is _MISSING:
-            self._data = decode_body(self.body, f"event {self.subject!r}")
+            self._data = decode_body(self._decoded()[1], self.subject)
         return self._data
 
     @property
@@ -63,6 +58,11 @@ class Event:
 
     def __repr__(self) -> str:
         return f"Event({self.subject!r}, {len(self.body)} bytes)"
+
+    def _decoded(self) -> tuple[dict[str, str], bytes]:
+        if self._content is None:
+            self._content = decode_payload(self._payload)
+        return self._content
 
 
 def decode_body(body: bytes, what: str) -> Any:

@@ -157,12 +157,13 @@ class Inlets:
 
     def _on_event(self, packet: p.Event) -> None:
         cost = len(packet.payload) + EVENT_OVERHEAD
-        found = [each for each in map(self._inlets.get, packet.subscriptions) if each is not None]
-        if len(found) == 1:
-            subscription = found[0]
+        numbers = packet.subscriptions
+        if len(numbers) == 1 and (subscription := self._inlets.get(numbers[0])) is not None:
             subscription.queue.append(Event(packet.subject, packet.payload, cost, self._epoch))
             self._peer.touched[subscription] = None
-        elif found:
+            return
+        found = [each for each in map(self._inlets.get, numbers) if each is not None]
+        if found:
             self._share(packet, found, cost)
         else:
             # A subscription that has just ended: nobody handles this, but its credit goes back.

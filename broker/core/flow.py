@@ -39,6 +39,10 @@ class Target:
     head: bytes
     subscriptions: tuple[Subscription, ...]
 
+    def takes(self, total: int) -> bool:
+        """Whether events of that much credit together may go out at once."""
+        return self.outbox.credit >= total and not self.lane.waiting
+
     def ready(self) -> bool:
         """Whether an event may go out at once."""
         return self.outbox.credit > 0 and not self.lane.waiting

@@ -62,7 +62,6 @@ class Router:
         self._next_check: float | None = None
         self._counters = {"frames": 0, "packets": 0, "garbage": 0, "refused": 0, "stray": 0}
         self._handlers: dict[type[Struct], Callable[[Session, Any, float], None]] = {
-            p.Publish: self._on_publish,
             p.Credit: self._on_credit,
             p.Call: self._on_call,
             p.Reply: lambda session, packet, now: self.requests.reply(session, packet, now),
@@ -105,18 +104,7 @@ class Router:
             return
         session.last_seen = now
         self._counters["packets"] += len(packets)
-        handlers = self._handlers
-        for packet in packets:
-            handler = handlers.get(type(packet))
-            try:
-                if handler is None:
-                    raise BusError("bad_packet", f"{type(packet).__name__} is not for the broker")
-                handler(session, packet, now)
-            except BusError as error:
-                self._refuse_packet(session, packet, error)
-            if peer not in self._sessions:
-                break
-        else:
+        if self._act(session, packets, now):
             self._grant(session)
         self._end_slow(now)
 
@@ -183,6 +171,28 @@ class Router:
         }
         sessions = tuple(view_session(each, now) for each in self._sessions.values())
         return Snapshot(sessions, len(self.requests), len(self.events.retained), counters)
+
+    def _act(self, session: Session, packets: list[Any], now: float) -> bool:
+        """Act on every packet of a frame; returns whether the session still stands afterwards."""
+        handlers, burst = self._handlers, self.events.burst
+        position, end = 0, len(packets)
+        while position < end:
+            packet = packets[position]
+            try:
+                if type(packet) is p.Publish:
+                    position += burst(session, packets, position)
+                    continue
+                position += 1
+                handler = handlers.get(type(packet))
+                if handler is None:
+                    raise BusError("bad_packet", f"{type(packet).__name__} is not for the broker")
+                handler(session, packet, now)
+            except BusError as error:
+                position += type(packet) is p.Publish
+                self._refuse_packet(session, packet, error)
+            if session.peer not in self._sessions:
+                return False
+        return True
 
     def _receive_stranger(
         self, peer: bytes, session: Session | None, packets: list[Any], now: float, origin: Origin
@@ -288,9 +298,6 @@ class Router:
         credit = self.limits.event_credit
         heartbeat_ms = round(self.heartbeat * 1000)
         return p.Registered(session.protocol, session.number, heartbeat_ms, credit, session.name, limits)
-
-    def _on_publish(self, session: Session, packet: p.Publish, now: float) -> None:
-        self.events.publish(session, packet)
 
     def _on_credit(self, session: Session, packet: p.Credit, now: float) -> None:
         if packet.stream:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
+from itertools import chain, repeat
 
 from msgspec import Raw
 
@@ -57,6 +59,17 @@ class Outbox:
         self.parts.append(packet)
         self.count += 1
         self.size += len(packet)
+        if not self.listed:
+            self.listed = True
+            self.listing.append(self)
+
+    def add_all(self, head: bytes, payloads: Sequence[Raw], total: int) -> None:
+        """Append one packet for each payload, all behind the same head; `total` is what they cost in credit."""
+        if self.size + total > FRAME_TARGET:
+            self.seal()
+        self.parts.extend(chain.from_iterable(zip(repeat(head), payloads, strict=False)))
+        self.count += len(payloads)
+        self.size += total
         if not self.listed:
             self.listed = True
             self.listing.append(self)
