@@ -259,6 +259,8 @@ class Peer:
         self._limits = Limits(frame_bytes=2 * frame_bytes)
         self._beat = max(packet.heartbeat_ms, 1) / 1000
         self._handshake.admitted()
+        # Its answer proves that the broker knows the session: refusals of older frames may still be on their way.
+        self.send(p.Ping(0, self.stats()))
 
     def _on_refused(self, packet: p.Refused) -> None:
         if self._session.state is State.REGISTERING:

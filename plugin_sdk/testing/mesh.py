@@ -178,6 +178,12 @@ class Mesh:
         for bus in self._links:
             await bus.ready()
 
+    def snapshot(self) -> Any:
+        """What the router knows: sessions with their subscriptions and services, requests, counters."""
+        if self.broker.router is None:
+            raise AssertionError("the broker is stopped")
+        return self.broker.router.snapshot(self.broker.now)
+
     async def open(self) -> None:
         """Bind to the running event loop."""
         if self._bus is not None:
