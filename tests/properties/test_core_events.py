@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -288,7 +289,8 @@ class Conservation(RuleBasedStateMachine):
         assert not self.mesh.router.snapshot(self.mesh.now).sessions
 
 
-TestConservation = Conservation.TestCase
+# Hypothesis takes up to five minutes to find the smallest of the failures it has met.
+TestConservation = pytest.mark.timeout(400)(Conservation.TestCase)
 TestConservation.settings = settings(
     max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

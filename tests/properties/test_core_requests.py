@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -272,7 +273,8 @@ class Endings(RuleBasedStateMachine):
         assert len(self.calls) - refused <= counts <= len(self.calls)
 
 
-TestEndings = Endings.TestCase
+# Hypothesis takes up to five minutes to find the smallest of the failures it has met.
+TestEndings = pytest.mark.timeout(400)(Endings.TestCase)
 TestEndings.settings = settings(
     max_examples=100, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
