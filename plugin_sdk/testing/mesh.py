@@ -139,6 +139,7 @@ class Mesh:
         """Move the clock and do what is due, in the order in which it is due; ends when nothing is on its way."""
         await self.open()
         assert self._clock is not None, "open() makes one"
+        await self._quiet()
         end = self.broker.now + seconds
         while self.broker.now < end:
             router = self.broker.router
@@ -257,6 +258,7 @@ class Mesh:
         bus = self._plugins.pop(plugin)
         await bus.close()
         del self._links[bus]
+        await self._quiet()
 
     async def _record(self, event: Event) -> None:
         self.published.record(event)
