@@ -207,9 +207,17 @@ class Subscription:
             self.stats = HandlerStats()
             return
         self._call = as_coroutine(handler, inlets.threads, options.timeout)
-        run = self._handle_batch if options.batch else self._handle
-        self.workers = Workers(run, self._failed, options.concurrency, f"subscription {pattern}")
+        self.workers = self._make_workers(f"subscription {pattern}")
         self.queue, self.stats = self.workers.queue, self.workers.stats
+
+    def _make_workers(self, name: str) -> Workers[Event]:
+        limit, release = self.options.concurrency, self._inlets.release
+        if self.options.batch:
+            return Workers(self._handle_batch, self._failed, limit, name)
+        if self._keep is None:
+            # The most usual case by far: nothing stands between the worker and the handler.
+            return Workers(self._call, self._failed, limit, name, plain=True, settle=release)
+        return Workers(self._handle, self._failed, limit, name, settle=release)
 
     async def start(self) -> Subscription:
         """Put it into force, once; raises CallError when the broker refuses it."""
@@ -322,13 +330,10 @@ class Subscription:
         return False
 
     async def _handle(self, event: Event) -> int:
-        try:
-            if self._keep is not None and not self._passes(event):
-                return 0
-            await self._call(event)
-            return 1
-        finally:
-            self._inlets.release(event)
+        if not self._passes(event):
+            return 0
+        await self._call(event)
+        return 1
 
     async def _handle_batch(self, first: Event) -> int:
         batch = [first]

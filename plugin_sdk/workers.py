@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-T = TypeVar("T", bound=Hashable)
+T = TypeVar("T")
 
 # Handlers that never wait would keep the loop from reading, answering pings and giving credit back.
 SLICE_SECS = 0.005
@@ -30,11 +30,9 @@ class HandlerStats:
     total_time: float = 0.0
     longest: float = 0.0
 
-    def add(self, spent: float) -> None:
-        """The handler has run once for so long."""
-        self.total_time += spent
-        if spent > self.longest:
-            self.longest = spent
+
+def _nothing(item: object) -> None:
+    """Nothing is to be settled."""
 
 
 class Workers(Generic[T]):
@@ -45,6 +43,8 @@ class Workers(Generic[T]):
         failed: told what `run` raised; must not raise itself.
         limit: how many items may be in hand at once.
         name: for the tasks, so that a debugger shows whose they are.
+        plain: `run` is a handler itself: what it returns means nothing, and one item was handled.
+        settle: told of each item once it is out of hand, whatever became of it.
     """
 
     __slots__ = (
@@ -54,7 +54,9 @@ class Workers(Generic[T]):
         "_finishing",
         "_limit",
         "_parked",
+        "_plain",
         "_run",
+        "_settle",
         "_tasks",
         "_watching",
         "name",
@@ -64,10 +66,19 @@ class Workers(Generic[T]):
     )
 
     def __init__(
-        self, run: Callable[[T], Awaitable[int]], failed: Callable[[T, BaseException], None], limit: int, name: str
+        self,
+        run: Callable[[T], Awaitable[Any]],
+        failed: Callable[[T, BaseException], None],
+        limit: int,
+        name: str,
+        *,
+        plain: bool = False,
+        settle: Callable[[T], None] = _nothing,
     ) -> None:
         self._run = run
         self._failed = failed
+        self._plain = plain
+        self._settle = settle
         self._limit = limit
         self._tasks: set[asyncio.Task[None]] = set()
         self._parked: asyncio.Future[None] | None = None
@@ -77,13 +88,12 @@ class Workers(Generic[T]):
         self._closed = False
         self.name = name
         self.queue: deque[T] = deque()
-        self.running: dict[T, float] = {}
+        self.running: dict[object, float] = {}
         self.stats = HandlerStats()
 
     def busy_secs(self) -> float:
         """For how long the item that is longest in hand has been so; 0 when none is."""
-        # Insertion order is the order in which they were begun.
-        return perf_counter() - next(iter(self.running.values())) if self.running else 0.0
+        return perf_counter() - min(self.running.values()) if self.running else 0.0
 
     def wake(self) -> None:
         """See to it that what was put on `queue` is worked on."""
@@ -163,36 +173,41 @@ class Workers(Generic[T]):
 
     async def _work_off(self) -> None:
         """Handle what is on the queue until nothing is."""
-        queue, run, running, stats = self.queue, self._run, self.running, self.stats
-        began = perf_counter()
-        slice_end = began + SLICE_SECS
-        while queue:
-            item = queue.popleft()
-            running[item] = began
-            try:
-                handled = await run(item)
-            except asyncio.CancelledError as error:
-                if _is_cancelled():
-                    raise
-                # The handler awaited something that somebody else had cancelled: it failed, its worker goes on.
-                handled = self._note(item, error)
-            except Exception as error:  # noqa: BLE001 - handlers are the user's code: counted and logged, never fatal
-                handled = self._note(item, error)
-            finally:
-                del running[item]
-            ended = perf_counter()
-            if handled:
-                stats.handled += handled
-                stats.add(ended - began)
-            began = ended
-            if ended > slice_end:
-                await asyncio.sleep(0)
+        queue, run, plain, settle, stats = self.queue, self._run, self._plain, self._settle, self.stats
+        slot = object()
+        try:
+            while queue:
                 began = perf_counter()
                 slice_end = began + SLICE_SECS
+                while queue and began <= slice_end:
+                    item = queue.popleft()
+                    self.running[slot] = began
+                    try:
+                        result = await run(item)
+                        handled: int = 1 if plain else result
+                    except asyncio.CancelledError as error:
+                        if _is_cancelled():
+                            raise
+                        # It awaited something that somebody else had cancelled: it failed, its worker goes on.
+                        handled = self._note(item, error)
+                    except Exception as error:  # noqa: BLE001 - the user's code: counted and logged, never fatal
+                        handled = self._note(item, error)
+                    finally:
+                        settle(item)
+                    ended = perf_counter()
+                    stats.handled += handled
+                    spent = ended - began
+                    stats.total_time += spent
+                    if spent > stats.longest:
+                        stats.longest = spent
+                    began = ended
+                if queue:
+                    await asyncio.sleep(0)
+        finally:
+            self.running.pop(slot, None)
 
     def _note(self, item: T, error: BaseException) -> int:
         self.stats.failed += 1
-        self.stats.add(perf_counter() - self.running[item])
         self._failed(item, error)
         return 0
 
