@@ -26,8 +26,7 @@ def build(table: dict[str, Any], home: Path) -> tuple[Sections | None, list[tupl
         The sections, None if there are problems, and these: full name of the setting and text.
     """
     builder = _Builder(home)
-    sections = builder.section(Sections, table)
-    return None if builder.problems else sections, builder.problems
+    return builder.section(Sections, table), builder.problems
 
 
 class _Builder:
@@ -35,11 +34,11 @@ class _Builder:
         self.problems: list[tuple[str, str]] = []
         self._home = home
 
-    def section(self, kind: type[_Kind], table: dict[str, Any], prefix: str = "") -> _Kind:
-        """Builds a section as far as it goes; it is of use only without problems."""
+    def section(self, kind: type[_Kind], table: dict[str, Any], prefix: str = "") -> _Kind | None:
+        """Builds a section; None when there are problems, there or before."""
         kinds = {field.name: field.type for field in msgspec.structs.fields(kind)}
         content = {name: self._entry(kinds.get(name), value, f"{prefix}{name}") for name, value in table.items()}
-        return kind(**{name: value for name, value in content.items() if name in kinds})
+        return None if self.problems else kind(**content)
 
     def _entry(self, kind: Any, value: Any, name: str) -> object:
         try:

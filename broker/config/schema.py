@@ -17,7 +17,7 @@ from broker.config.values import DatabaseUrl, Folder, SocketPath, StateUrl, TcpE
 MIB = 1 << 20
 
 _NODE = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?\Z"
-_NODE_TEXT = "letters, digits, '.', '_' and '-', at most 64, with a letter or digit at both ends"
+_NODE_TEXT = "letters, digits, '.', '_' and '-' in quotes, at most 64, with a letter or digit at both ends"
 
 
 class Section(Struct, frozen=True):
