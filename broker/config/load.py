@@ -6,12 +6,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
-
 from broker.config import files
+from broker.config.build import build
 from broker.config.overlay import Override, overrides
-from broker.config.problems import ConfigError, Problem, explain
+from broker.config.problems import ConfigError, Problem
 from broker.config.schema import (
     BrokerSection,
     BusSection,
@@ -22,10 +20,8 @@ from broker.config.schema import (
     defaults,
     settings,
 )
-from broker.config.values import DatabaseUrl
 
 DEFAULT = "default"
-SECRETS = {name for name, field in settings() if field.annotation is DatabaseUrl}
 
 
 @dataclass(frozen=True)
@@ -129,18 +125,13 @@ class _Draft:
             self.origins[override.name] = Origin(override.source)
 
     def check(self, home: Path) -> tuple[Sections | None, list[Problem]]:
-        try:
-            return Sections.model_validate(self._table, context={"home": home}), []
-        except ValidationError as error:
-            found = [self._problem(finding) for finding in error.errors(include_url=False)]
-            return None, sorted(found, key=lambda problem: problem.line or 0)
+        sections, findings = build(self._table, home)
+        found = [self._problem(name, text) for name, text in findings]
+        return sections, sorted(found, key=lambda problem: problem.line or 0)
 
-    def _problem(self, finding: ErrorDetails) -> Problem:
-        name = ".".join(map(str, finding["loc"]))
+    def _problem(self, name: str, text: str) -> Problem:
         origin = self.origins.get(name, Origin(DEFAULT))
-        if name in SECRETS:
-            finding["input"] = "***"
-        return Problem(name, explain(finding, (known for known, _ in settings())), origin.source, origin.line)
+        return Problem(name, text, origin.source, origin.line)
 
 
 def _document(home: Path, file: Path | None) -> tuple[files.Document | None, list[Problem]]:

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from broker.config.problems import Problem, suggest
 from broker.config.schema import Sections, settings
+from broker.config.values import bare
 
 PREFIX = "BROKER_"
 
 # Read by the broker's clients and set for its plugins: they share the prefix and are no settings.
 NOT_SETTINGS = frozenset(PREFIX + name for name in ("HOME", "ENDPOINT", "TOKEN", "PLUGIN", "DATA_DIR", "GENERATION"))
 
-_KINDS = {name: field.annotation for name, field in settings()}
+_KINDS = {name: bare(kind) for name, kind in settings()}
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -54,7 +55,7 @@ def _strangers(environ: Mapping[str, str]) -> Iterator[Problem]:
     Kubernetes, for one, sets BROKER_PORT and BROKER_SERVICE_HOST when a service is called broker.
     """
     known = {variable(name) for name in _KINDS} | NOT_SETTINGS
-    sections = tuple(f"{variable(section)}_" for section in Sections.model_fields)
+    sections = tuple(f"{variable(section)}_" for section in Sections.__struct_fields__)
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name in known:
             continue

@@ -1,12 +1,15 @@
-"""Kinds of values that settings may have, beyond plain numbers and words."""
+"""Kinds of values that settings may have, beyond plain numbers and words.
+
+A function among the annotations of a kind is a step: once the value is of that kind, it takes the value and the home
+of the broker, and gives the value in force or raises ValueError.
+"""
 
 import ipaddress
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import AfterValidator, BeforeValidator, Field, Secret, ValidationInfo
+from typing import Annotated, Any, get_args, get_origin
 
 # sun_path of a Unix socket has 108 bytes with the closing zero: unix(7).
 SOCKET_PATH_BYTES = 107
@@ -16,41 +19,68 @@ _NETWORK_DRIVERS = ("mysql+pymysql://", "mariadb+pymysql://")
 _PASSWORDS = re.compile(r"((?<=://)[^:/@]*:).*(?=@)|((?:password|passwd)=)[^&]*")
 
 
-class DatabaseUrl(Secret[str]):
+class DatabaseUrl:
     """A database URL that shows itself without its password; `get_secret_value()` has it in full."""
 
-    def _display(self) -> str:
-        url = self.get_secret_value()
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def get_secret_value(self) -> str:
+        """The URL with its password."""
+        return self._url
+
+    def __str__(self) -> str:
         # Without a scheme nothing tells where a password would begin.
-        return _PASSWORDS.sub(r"\1\2***", url) if "://" in url else "***"
+        return _PASSWORDS.sub(r"\1\2***", self._url) if "://" in self._url else "***"
+
+    def __repr__(self) -> str:
+        return f"DatabaseUrl('{self}')"
 
 
-def _database_url(secret: DatabaseUrl, info: ValidationInfo) -> DatabaseUrl:
+def bare(kind: Any) -> Any:
+    """A kind without its annotations."""
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def annotations(kind: Any) -> tuple[Any, ...]:
+    """The bounds and steps of a kind, in order."""
+    return get_args(kind)[1:] if get_origin(kind) is Annotated else ()
+
+
+def made(kind: type[Any], value: object) -> object:
+    """Makes a path or a database URL of a text; defaults are made already."""
+    if isinstance(value, kind):
+        return value
+    if isinstance(value, str):
+        return kind(value)
+    raise TypeError
+
+
+def _database_url(secret: DatabaseUrl, home: Path) -> DatabaseUrl:
     url = secret.get_secret_value()
     scheme, _, rest = url.partition("://")
     if scheme == "sqlite" and rest.startswith("/"):
         file, mark, options = rest[1:].partition("?")
-        return DatabaseUrl(f"sqlite:///{_database_file(file, info)}{mark}{options}")
+        return DatabaseUrl(f"sqlite:///{_database_file(file, home)}{mark}{options}")
     if url.startswith(_NETWORK_DRIVERS) and rest.partition("?")[0].partition("/")[2]:
         return secret
     raise ValueError(f"expects sqlite:///FILE or mysql+pymysql://USER:PASSWORD@HOST/DATABASE, got '{secret}'")
 
 
-def _database_file(name: str, info: ValidationInfo) -> Path:
+def _database_file(name: str, home: Path) -> Path:
     if name in ("", ":memory:"):
         raise ValueError("the state must outlive the broker: name a file, as sqlite:///broker.db")
-    return _below_home(Path(name), info)
+    return _below_home(Path(name), home)
 
 
-def _below_home(path: Path, info: ValidationInfo) -> Path:
-    context: dict[str, Path] = info.context or {}
+def _below_home(path: Path, home: Path) -> Path:
     try:
-        return context["home"] / path.expanduser()
+        return home / path.expanduser()
     except RuntimeError as error:
         raise ValueError(f"cannot expand '{path}': {error}") from None
 
 
-def _fits_a_socket(path: Path) -> Path:
+def _fits_a_socket(path: Path, _home: Path) -> Path:
     length = len(os.fsencode(path))
     if length > SOCKET_PATH_BYTES:
         raise ValueError(
@@ -60,7 +90,7 @@ def _fits_a_socket(path: Path) -> Path:
     return path
 
 
-def _tcp_endpoint(text: str) -> str:
+def _tcp_endpoint(text: str, _home: Path) -> str:
     match = _TCP.fullmatch(text)
     if not text or (match and int(match[3]) <= 65535 and _is_address(match[1] or match[2])):
         return text
@@ -75,24 +105,18 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _lower(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
+def not_yet(feature: str) -> Callable[[float, Path], float]:
+    """A step that refuses a value that switches `feature` on: a setting without effect would be a lie."""
 
-
-def not_yet(feature: str) -> AfterValidator:
-    """Refuses a value that switches `feature` on: a setting without effect would be a lie."""
-
-    def refuse(value: bool | float) -> bool | float:
+    def refuse(value: float, _home: Path) -> float:
         if value:
             raise ValueError(f"not available in this version: {feature} comes later; take the setting out")
         return value
 
-    return AfterValidator(refuse)
+    return refuse
 
 
-Secs = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Folder = Annotated[Path, Field(strict=False), AfterValidator(_below_home)]
-SocketPath = Annotated[Folder, AfterValidator(_fits_a_socket)]
-TcpEndpoint = Annotated[str, AfterValidator(_tcp_endpoint)]
-StateUrl = Annotated[DatabaseUrl, AfterValidator(_database_url)]
-AnyCase = BeforeValidator(_lower)
+Folder = Annotated[Path, _below_home]
+SocketPath = Annotated[Folder, _fits_a_socket]
+TcpEndpoint = Annotated[str, _tcp_endpoint]
+StateUrl = Annotated[DatabaseUrl, _database_url]

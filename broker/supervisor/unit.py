@@ -88,7 +88,7 @@ class Unit:
     @property
     def enabled(self) -> bool:
         """Whether its configuration lets it run."""
-        return (self.manifest or self.overrides).enabled
+        return self.manifest.enabled if self.manifest else self.overrides.enabled is not False
 
     @property
     def config(self) -> dict[str, Any]:

@@ -59,6 +59,7 @@ def test_problems_of_the_environment_are_told_even_when_the_file_cannot_be_read(
         ("shutdown = 3", "expects a section of settings, got 3"),
         ("broker.log_level = 'loud'", "expects one of 'debug', 'info', 'warning' or 'error', got 'loud'"),
         ("broker.node = 'a b'", "letters, digits"),
+        ('broker.node = "a\\n"', "letters, digits"),
         ("plugin_manager.max_concurrency = 0", "must be at least 1, got 0"),
         ("plugin_manager.plugin_dir = 3", "expects a path in quotes, got 3"),
         ("plugin_manager.plugin_dir = '~nobody-of-that-name/x'", "cannot expand '~nobody-of-that-name/x'"),

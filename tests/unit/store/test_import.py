@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-HEAVY = ("sqlalchemy", "alembic", "pymysql", "tenacity", "sqlite3", "pydantic")
+HEAVY = ("sqlalchemy", "alembic", "pymysql", "tenacity", "sqlite3")
 
 
 def test_importing_the_store_imports_no_library() -> None:
