@@ -43,7 +43,8 @@ def ask(home: Path, service: str, args: dict[str, Any], timeout: float) -> Any:
     answers: list[Any] = []
 
     async def work(bus: Bus) -> None:
-        answers.append(await bus.call(service, args, timeout=timeout))
+        # A broker that has just begun to listen registers its own services a moment later.
+        answers.append(await bus.call(service, args, timeout=timeout, wait_ready=min(2.0, timeout)))
 
     talk(home, work)
     return answers[0]

@@ -78,7 +78,7 @@ class Mesh:
 
     async def _ask(self, service: str) -> dict[str, Any]:
         async with connect(home=self.home, name="test") as bus:
-            answer: dict[str, Any] = await bus.call(service, {})
+            answer: dict[str, Any] = await bus.call(service, {}, wait_ready=2.0)
             return answer
 
     def plugin(self, name: str) -> dict[str, Any]:
