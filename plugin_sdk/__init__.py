@@ -3,6 +3,7 @@
 from plugin_sdk import Plugin, Event, connect
 """
 
+from plugin_sdk.blocking import Blocking, connect_blocking
 from plugin_sdk.client import Bus, connect
 from plugin_sdk.events import Event
 from plugin_sdk.plugin import Plugin
@@ -11,6 +12,7 @@ from plugin_sdk.subscriptions import SubscribeOptions, Subscription
 from plugin_sdk.wire.errors import BusError, CallError, ConnectionLost, ProtocolError, RegistrationError
 
 __all__ = [
+    "Blocking",
     "Bus",
     "BusError",
     "CallError",
@@ -23,4 +25,5 @@ __all__ = [
     "SubscribeOptions",
     "Subscription",
     "connect",
+    "connect_blocking",
 ]

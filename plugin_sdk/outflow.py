@@ -33,7 +33,7 @@ class Outflow:
     def begin(self, session: int, credit: int) -> None:
         """A session stands, and takes so many bytes of events."""
         self._open = True
-        self.outbox = Outbox(b"", session, credit, [])
+        self.outbox = Outbox(b"", session, 0, credit, [])
 
     def end(self) -> None:
         """The session is over: nothing that was to be said in it is valid any more."""
@@ -98,4 +98,4 @@ class Outflow:
 
 def _nowhere() -> Outbox:
     """Takes packets that no session would take; without allowance, so that publishers wait."""
-    return Outbox(b"", 0, 0, [])
+    return Outbox(b"", 0, 0, 0, [])

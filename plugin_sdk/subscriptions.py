@@ -123,7 +123,7 @@ class Inlets:
         """An event has been handled: its credit goes back, if its session still stands."""
         if event.epoch == self._epoch:
             self._owed += event.cost
-            if self._owed * 4 >= self._peer.window:
+            if self._owed * 8 >= self._peer.window:
                 self._peer.send(p.Credit(0, self._owed))
                 self._owed = 0
 

@@ -40,7 +40,7 @@ class BusSection(Section, frozen=True):
     # libzmq cuts connections with heartbeats above a minute (libzmq#4226).
     heartbeat_secs: Annotated[float, Meta(ge=0.05, le=60)] = 5.0
     max_frame_bytes: Annotated[int, Meta(ge=64 * 1024, le=256 * MIB)] = 8 * MIB
-    credit_bytes: Annotated[int, Meta(ge=64 * 1024, le=1024 * MIB)] = MIB
+    credit_bytes: Annotated[int, Meta(ge=64 * 1024, le=1024 * MIB)] = 2 * MIB
 
 
 class PluginManagerSection(Section, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import count, groupby, islice
 from typing import Any
 
@@ -34,17 +34,22 @@ from plugin_sdk.wire.subjects import check_name, check_pattern, check_subject, i
 
 SHORTEST_BURST = 4  # below that, looking for a burst costs what it saves
 LARGEST_BURST = 4 * FRAME_TARGET  # bytes; it becomes one frame, whatever the heads add to it
+IDS_PER_EVENT = 64  # credit does not count the ids in a head, so they must not outweigh what it counts
 
 
 class Route:
-    """The verdict on one subject, kept until a subscription changes."""
+    """The verdict on one subject, kept until a subscription changes.
 
-    __slots__ = ("groups", "reserved", "targets")
+    `plain`: nothing has to be decided event by event. Two targets behind one outbox would spend its credit twice.
+    """
+
+    __slots__ = ("groups", "plain", "reserved", "targets")
 
     def __init__(self, targets: list[Target], groups: list[Group], reserved: bool) -> None:
         self.targets = targets
         self.groups = groups
         self.reserved = reserved
+        self.plain = not (groups or reserved) and len({target.outbox for target in targets}) == len(targets)
 
 
 class Events:
@@ -129,7 +134,7 @@ class Events:
         first: p.Publish = packets[begin]
         subject = first.subject
         route = self._routes.get(subject)
-        if route is None or route.groups or route.reserved or first.flags:
+        if route is None or not route.plain or first.flags:
             self.publish(session, first)
             return 1
         payloads: list[Raw] = []
@@ -149,6 +154,9 @@ class Events:
         for target in route.targets:
             target.outbox.credit -= total
             target.outbox.add_all(target.head, payloads, total)
+        lagging = [target.lane for target in route.targets if target.outbox.credit < target.lane.mark]
+        if lagging:
+            self._owe(session.outbox, lagging, total)
         return number
 
     def publish(self, session: Session, packet: p.Publish) -> None:
@@ -163,10 +171,11 @@ class Events:
             route = self._resolve(packet.subject)
         if packet.flags or route.reserved:
             self._special(session, packet, route)
-        debt = None
+        lagging: list[Lane] | None = None
         for target in route.targets:
             outbox = target.outbox
-            if outbox.credit > 0 and not target.lane.waiting:
+            lane = target.lane
+            if outbox.credit > 0 and not lane.waiting:
                 outbox.credit -= cost
                 if outbox.size + cost > FRAME_TARGET:
                     outbox.seal()
@@ -178,7 +187,9 @@ class Events:
                     outbox.listing.append(outbox)
             else:
                 payload = _detached(payload)
-                debt = self._hold(session, target, payload, cost, debt)
+                self._hold(target, payload, cost)
+            if outbox.credit < lane.mark:
+                lagging = [*lagging, lane] if lagging else [lane]
         for group in route.groups:
             target = group.choose()
             if target.ready():
@@ -186,34 +197,42 @@ class Events:
                 target.outbox.add(target.head + payload)
             else:
                 payload = _detached(payload)
-                debt = self._hold(session, target, payload, cost, debt)
+                self._hold(target, payload, cost)
+            if target.outbox.credit < target.lane.mark:
+                lagging = [*lagging, target.lane] if lagging else [target.lane]
+        if lagging:
+            self._owe(session.outbox, lagging, cost)
 
     def credit(self, session: Session, amount: int) -> list[Outbox]:
         """A subscriber can take `amount` bytes more; returns publishers that have credit again."""
         # Never more than four windows: a peer that claims endless credit would switch flow control off for itself.
         session.outbox.credit = min(session.outbox.credit + amount, 4 * self._limits.event_credit)
-        lanes = [lane for lane in session.lanes.values() if lane.waiting]
-        drain_in_order(lanes)
+        lanes = [lane for lane in session.lanes.values() if lane.waiting or lane.debts]
+        drain_in_order([lane for lane in lanes if lane.waiting])
         paid: list[Outbox] = []
         for lane in lanes:
             paid += self._settle(lane) if lane.users else self._retire(session, lane)
         return paid
 
-    def _hold(self, session: Session, target: Target, payload: bytes, cost: int, debt: Debt | None) -> Debt | None:
+    def _hold(self, target: Target, payload: bytes, cost: int) -> None:
         lane = target.lane
         if lane.policy == DISCONNECT and lane.full:
             self.slow[lane.outbox] = "it does not read its events"
             self.dropped += 1
-            return debt
+            return
         self.dropped += lane.hold(Held(next(self._arrivals), target, payload, cost))
-        if lane.policy == BLOCK and lane.full:
-            if debt is None:
-                debt = Debt(session.outbox, cost)
-                session.outbox.consumed -= cost
-            debt.lanes += 1
+
+    def _owe(self, publisher: Outbox, lanes: list[Lane], amount: int) -> None:
+        """Withhold a publisher's credit until the peers of all these lanes have caught up."""
+        publisher.consumed -= amount
+        debts = lanes[0].debts
+        if len(lanes) == 1 and debts and debts[-1].publisher is publisher and debts[-1].lanes == 1:
+            debts[-1].amount += amount
+            return
+        debt = Debt(publisher, amount, len(lanes))
+        for lane in lanes:
             lane.debts.append(debt)
             self._indebted[lane] = None
-        return debt
 
     def _settle(self, lane: Lane) -> list[Outbox]:
         paid = lane.settle()
@@ -245,9 +264,9 @@ class Events:
         grouped: dict[str, list[Target]] = {}
         targets: list[Target] = []
         for _, subscriptions in groupby(found, key=_order):
-            target = _target(subject, tuple(subscriptions))
-            group = target.subscriptions[0].group
-            (targets if group is None else grouped.setdefault(group, [])).append(target)
+            for covered in _batches(subscriptions):
+                group = covered[0].group
+                (targets if group is None else grouped.setdefault(group, [])).append(_target(subject, covered))
         groups = [Group(members, self._turn(name)) for name, members in grouped.items()]
         route = self._routes[subject] = Route(targets, groups, is_reserved(subject))
         return route
@@ -270,7 +289,9 @@ class Events:
             if len(session.lanes) >= MAX_LANES:
                 text = f"this session uses {MAX_LANES} combinations of overflow and max_pending, the most allowed"
                 raise BusError("limit", text)
-            lane = session.lanes[policy, bound] = Lane(session.outbox, policy, bound, self._limits.backlog_bytes)
+            lane = session.lanes[policy, bound] = Lane(
+                session.outbox, policy, bound, self._limits.backlog_bytes, self._limits.event_credit
+            )
         return lane
 
     def _send_last_values(self, subscription: Subscription) -> None:
@@ -296,7 +317,12 @@ def _order(subscription: Subscription) -> tuple[bytes, str, int, str, int]:
     return lane.outbox.peer, subscription.group or "", member, lane.policy, lane.max_events
 
 
-def _target(subject: str, subscriptions: Iterable[Subscription]) -> Target:
-    covered = tuple(subscriptions)
+def _batches(subscriptions: Iterable[Subscription]) -> Iterator[tuple[Subscription, ...]]:
+    remaining = iter(subscriptions)
+    while batch := tuple(islice(remaining, IDS_PER_EVENT)):
+        yield batch
+
+
+def _target(subject: str, covered: tuple[Subscription, ...]) -> Target:
     lane = covered[0].lane
     return Target(lane.outbox, lane, event_head([each.id for each in covered], subject), covered)

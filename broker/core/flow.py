@@ -1,8 +1,10 @@
 """Flow control of events: subscriptions, the lanes they wait in, and the debts of publishers.
 
 Credit is counted in bytes, as the window updates of HTTP/2 (RFC 9113 section 5.2). Events for a peer without credit
-wait in a lane; what happens when the lane is full is the subscription's policy. Under `block` the publisher's own
-credit is withheld until the lane has drained, which is the only way that a publisher is ever made to wait.
+wait in a lane; what happens when the lane is full is the subscription's policy. Under `block` a publisher's own
+credit is withheld from the moment when a subscriber has used up half of its credit until it has caught up: publishers
+then keep the pace of the subscriber, mostly before anything has to wait. That is the only way in which a publisher is
+ever made to wait.
 """
 
 from __future__ import annotations
@@ -50,11 +52,11 @@ class Target:
 
 @dataclass(slots=True, eq=False)
 class Debt:
-    """Credit of a publisher that is withheld until `lanes` more lanes have drained."""
+    """Credit of a publisher that is withheld until the peers of `lanes` more lanes have caught up."""
 
     publisher: Outbox
     amount: int
-    lanes: int = 0
+    lanes: int
 
 
 @dataclass(slots=True)
@@ -70,14 +72,27 @@ class Held:
 class Lane:
     """Events that wait for one peer's credit, under one policy and one bound.
 
-    `users` counts the subscriptions in force; `ownerless` the bytes beyond the bound for which no publisher waits any
-    more, because it left.
+    `mark` is the credit below which the peer counts as lagging, when the policy is `block`; `users` counts the
+    subscriptions in force; `ownerless` the bytes for which no publisher waits any more, because it left.
     """
 
-    __slots__ = ("debts", "max_bytes", "max_events", "outbox", "ownerless", "policy", "size", "users", "waiting")
+    __slots__ = (
+        "debts",
+        "mark",
+        "max_bytes",
+        "max_events",
+        "outbox",
+        "ownerless",
+        "policy",
+        "size",
+        "users",
+        "waiting",
+    )
 
-    def __init__(self, outbox: Outbox, policy: str, max_events: int, max_bytes: int) -> None:
+    def __init__(self, outbox: Outbox, policy: str, max_events: int, max_bytes: int, window: int) -> None:
         self.outbox = outbox
+        # Only `block` looks at it; for the others no credit is ever this low.
+        self.mark: float = window // 2 if policy == BLOCK else float("-inf")
         self.policy = policy
         self.max_events = max_events
         self.max_bytes = max_bytes
@@ -91,6 +106,11 @@ class Lane:
     def full(self) -> bool:
         """Whether the bound is reached."""
         return len(self.waiting) >= self.max_events or self.size >= self.max_bytes
+
+    @property
+    def lagging(self) -> bool:
+        """Whether publishers should wait for this lane's peer."""
+        return self.outbox.credit < self.mark or bool(self.waiting)
 
     @property
     def overrun(self) -> bool:
@@ -123,8 +143,8 @@ class Lane:
             self.send_next()
 
     def settle(self) -> list[Outbox]:
-        """Publishers whose withheld credit is free again, once the lane is half empty."""
-        if len(self.waiting) * 2 > self.max_events or self.size * 2 > self.max_bytes:
+        """Publishers whose withheld credit is free again, once the peer has caught up."""
+        if self.lagging:
             return []
         self.ownerless = 0
         return self._pay()

@@ -260,7 +260,7 @@ class Router:
             origin=origin,
             protocol=version,
             opened=now,
-            outbox=Outbox(peer, number, self.limits.event_credit, self.dirty),
+            outbox=Outbox(peer, number, self.limits.event_credit, self.limits.publish_credit, self.dirty),
             last_seen=now,
             token=(register.token or "") if identity.proof == "managed" else "",
             info=register.info,
@@ -294,8 +294,9 @@ class Router:
             "pending_requests": self.limits.pending_requests,
             "subscriptions": self.limits.subscriptions,
             "services": self.limits.services,
+            "event_credit": self.limits.event_credit,
         }
-        credit = self.limits.event_credit
+        credit = self.limits.publish_credit
         heartbeat_ms = round(self.heartbeat * 1000)
         return p.Registered(session.protocol, session.number, heartbeat_ms, credit, session.name, limits)
 
@@ -358,11 +359,11 @@ class Router:
     def _grant(self, session: Session) -> None:
         """Give a publisher back the credit of what was routed, in pieces worth a packet."""
         outbox = session.outbox
-        if outbox.consumed * 4 >= self.limits.event_credit:
+        if outbox.consumed * 4 >= self.limits.publish_credit:
             outbox.allowance += outbox.consumed
             outbox.add(encode(p.Credit(0, outbox.consumed)))
             outbox.consumed = 0
-        elif outbox.allowance < -self.limits.frame_bytes - self.limits.event_credit:
+        elif outbox.allowance < -self.limits.frame_bytes - self.limits.publish_credit:
             self.events.slow[outbox] = "it does not keep to its credit"
 
     def _pay(self, publishers: list[Outbox]) -> None:

@@ -53,7 +53,9 @@ class Daemon:
         self._warnings: list[str] = []
         self._throttle = Throttle(log)
         bus = config.bus
-        limits = Limits(frame_bytes=bus.max_frame_bytes, event_credit=bus.credit_bytes)
+        limits = Limits(
+            frame_bytes=bus.max_frame_bytes, event_credit=bus.credit_bytes, publish_credit=bus.credit_bytes // 8
+        )
         self._router = Router(
             limits,
             heartbeat=bus.heartbeat_secs,

@@ -38,7 +38,8 @@ class Limits:
     services: int = 1_024
     pending_requests: int = 4_096
     queued_requests: int = 4_096
-    event_credit: int = 1024 * 1024
+    publish_credit: int = 256 * 1024
+    event_credit: int = 2 * 1024 * 1024
     chunk_credit: int = 64
     backlog_bytes: int = 8 * 1024 * 1024
     backlog_events: int = 65_536

@@ -15,8 +15,8 @@ from plugin_sdk.wire.limits import FRAME_TARGET
 class Outbox:
     """Packets for one receiver in order, with the credit for events of both directions.
 
-    `credit` is what the peer still takes, `allowance` what it may still publish, `consumed` what it has published and
-    may have back; all in bytes.
+    `credit` is what the receiver still takes, `allowance` what it may still publish itself, `consumed` what it has
+    published and may have back; all in bytes.
 
     The event path of `broker.core.events` and the publisher of the SDK write to the fields directly: one event for a
     hundred subscribers must not cost a hundred method calls.
@@ -37,11 +37,11 @@ class Outbox:
         "size",
     )
 
-    def __init__(self, peer: bytes, number: int, credit: int, listing: list[Outbox]) -> None:
+    def __init__(self, peer: bytes, number: int, credit: int, allowance: int, listing: list[Outbox]) -> None:
         self.peer = peer
         self.number = encode(number)
         self.credit = credit
-        self.allowance = credit
+        self.allowance = allowance
         self.consumed = 0
         self.listing = listing
         self.listed = False
