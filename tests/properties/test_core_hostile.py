@@ -12,7 +12,9 @@ from tests.core_driver import Mesh, Peer, body
 from tests.unit.wire.strategies import msgpack_values
 from tests.unit.wire.strategies import packets as wild_packets
 
-LIMITS = Limits(event_credit=2_000, backlog_bytes=500, chunk_credit=2, queued_requests=2, retained_bytes=300)
+LIMITS = Limits(
+    event_credit=2_000, publish_credit=2_000, backlog_bytes=500, chunk_credit=2, queued_requests=2, retained_bytes=300
+)
 
 # Few numbers and names, so that packets often meet what earlier ones have made.
 refs = st.integers(0, 4)

@@ -1,9 +1,12 @@
 """Events: who gets them, in which order, and which subjects are the broker's own."""
 
+from collections import Counter
+
 import pytest
 
 from broker.core.notices import PeerMisbehaved
 from plugin_sdk.wire import packets as p
+from plugin_sdk.wire.codec import encode_frame
 from plugin_sdk.wire.limits import Limits
 from tests.core_driver import Mesh, Peer, payload
 
@@ -29,7 +32,7 @@ def test_a_subscription_is_acknowledged_before_its_first_event(mesh: Mesh) -> No
 def test_headers_and_body_arrive_as_they_were_sent(mesh: Mesh) -> None:
     peer = mesh.client()
     peer.subscribe("a")
-    sent = payload(bytes(range(256)) * 300, {"traceparent": "00-ab-cd-01", "x": "ü"})
+    sent = payload(bytes(range(256)) * 200, {"traceparent": "00-ab-cd-01", "x": "ü"})
     peer.send(p.Publish(0, "a", sent))
     assert bytes(peer.only(p.Event).payload) == bytes(sent)
 
@@ -57,6 +60,27 @@ def test_an_event_that_several_subscriptions_of_a_peer_cover_is_sent_once_and_na
     mesh.client().publish("a.b")
     ((subscriptions, _, _),) = reader.events()
     assert sorted(subscriptions) == ids
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_frame_stays_small_however_many_subscriptions_of_a_peer_cover_a_subject(mesh: Mesh, together: bool) -> None:
+    reader, publisher = mesh.client(), mesh.client()
+    ids = [2**62 + number for number in range(4000)]
+    for each in ids:
+        reader.send(p.Subscribe(each, "a"))
+    reader.take()
+    event = p.Publish(0, "a", payload())
+    for frame in [[event] * 100] if together else [[event]] * 100:
+        mesh.router.receive(publisher.address, encode_frame(publisher.number, frame), mesh.now)
+    outbox, sizes, frames = reader.session.outbox, [], []
+    while (taken := outbox.take()) is not None:
+        sizes.append(len(taken))
+        frames.append(taken)
+    for taken in frames:
+        reader.hear(taken)
+    assert max(sizes) < 500_000
+    got = Counter(each for subscriptions, _, _ in reader.events() for each in subscriptions)
+    assert got == dict.fromkeys(ids, 100)
 
 
 def test_a_subscription_that_has_ended_gets_nothing_more(mesh: Mesh) -> None:
@@ -113,7 +137,7 @@ def test_publishing_to_a_bad_subject_is_refused_and_costs_no_credit(mesh: Mesh, 
     else:
         assert refusal(peer, p.Publish(0, subject, payload())).code == "bad_frame"
     outbox = peer.session.outbox
-    assert outbox.allowance + outbox.consumed == mesh.router.limits.event_credit
+    assert outbox.allowance + outbox.consumed == mesh.router.limits.publish_credit
 
 
 def test_a_publisher_of_bad_subjects_never_runs_out_of_credit(mesh: Mesh) -> None:
@@ -184,7 +208,7 @@ def test_nobody_but_the_broker_publishes_on_reserved_subjects(mesh: Mesh) -> Non
     broker.publish("$log.hello", b"true")
     assert operator.bodies() == [b"true"]
     outbox = operator.session.outbox
-    assert outbox.allowance + outbox.consumed == mesh.router.limits.event_credit
+    assert outbox.allowance + outbox.consumed == mesh.router.limits.publish_credit
 
 
 def test_wildcards_do_not_cover_reserved_subjects(mesh: Mesh) -> None:

@@ -124,7 +124,7 @@ def test_when_no_member_has_credit_the_events_wait_and_each_is_delivered_once(me
 
 
 def test_a_member_that_never_reads_does_not_stop_a_group_whose_other_member_does() -> None:
-    mesh = Mesh(Limits(event_credit=20_000, backlog_bytes=10_000))
+    mesh = Mesh(Limits(event_credit=20_000, publish_credit=20_000, backlog_bytes=10_000))
     stuck, reader, publisher = mesh.client(), mesh.client(), mesh.client()
     for worker in (stuck, reader):
         worker.subscribe("job.a", "workers")

@@ -179,7 +179,7 @@ def test_a_frame_that_the_transport_did_not_take_is_sent_again_in_its_place(mesh
 
 
 def test_a_frame_to_a_peer_exceeds_the_target_by_one_packet_at_most() -> None:
-    mesh = Mesh(Limits(event_credit=8 * 1024 * 1024))
+    mesh = Mesh(Limits(event_credit=8 * 1024 * 1024, publish_credit=8 * 1024 * 1024))
     reader, publisher = mesh.client(), mesh.client()
     reader.subscribe("a")
     mesh.router.receive(publisher.address, frame_of(publisher, 1000), mesh.now)

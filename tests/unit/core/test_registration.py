@@ -26,7 +26,7 @@ def test_an_admitted_peer_is_told_its_session_its_pace_and_every_limit_it_must_k
     assert isinstance(answer, p.Registered)
     assert (answer.version, answer.heartbeat_ms, answer.identity) == (1, 2500, "hello")
     assert answer.session > 0
-    assert answer.credit == mesh.router.limits.event_credit
+    assert answer.credit == mesh.router.limits.publish_credit
     for limit in ("frame_bytes", "packets_per_frame", "chunk_credit", "pending_requests", "subscriptions", "services"):
         assert answer.limits[limit] == getattr(mesh.router.limits, limit)
 

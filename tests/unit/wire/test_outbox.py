@@ -16,7 +16,7 @@ SESSION = 77
 
 def outbox() -> tuple[Outbox, list[Outbox]]:
     listing: list[Outbox] = []
-    return Outbox(b"peer", SESSION, 1000, listing), listing
+    return Outbox(b"peer", SESSION, 1000, 1000, listing), listing
 
 
 def taken(box: Outbox) -> list[bytes]:
