@@ -80,7 +80,7 @@ class Bus:
     ) -> None:
         """Publish an event.
 
-        Waits only when a subscriber with the policy `block` is slow, or while the broker is away.
+        Waits only when a subscriber with the policy `block` is slow, or up to 15 s while the broker is away.
 
         Args:
             subject: what it is about, such as `user.login`.

@@ -27,6 +27,7 @@ from plugin_sdk.wire.limits import DEFAULT_LIMITS, FRAME_TARGET, Limits
 from plugin_sdk.wire.session import Session, Side, State
 
 SILENT_BEATS = 3  # heartbeats without a word after which the session is taken for dead
+AWAY_SECS = 15.0  # so long a publisher waits for a broker that is away: long enough for one that is restarted
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # seconds between rounds of attempts to register again
 CLOSE_SECS = 1.0  # so long at most is waited for a broker that does not read what is to be said before the end
 
@@ -65,7 +66,7 @@ class Peer:
         self.before_register: Callable[[], None] = lambda: None
         self.out = Outflow(link.send)
         self.send = self.out.send
-        self.calls = Calls(self.send)
+        self.calls = Calls(self.send, self.out.flush)
         self.window = DEFAULT_LIMITS.event_credit
         self.chunk_credit = DEFAULT_LIMITS.chunk_credit
         self.max_payload = DEFAULT_LIMITS.frame_bytes - _ENVELOPE
@@ -152,7 +153,7 @@ class Peer:
             if self.is_open:
                 await self.out.changed()
             else:
-                await self.until_open(SILENT_BEATS * self._beat)
+                await self.until_open(AWAY_SECS)
 
     def on_up(self) -> None:
         """The link stands."""

@@ -125,7 +125,6 @@ def environment(home: Path) -> dict[str, str]:
     ours = {
         "BROKER_HOME": str(home),
         "BROKER_BUS_HEARTBEAT_SECS": str(HEARTBEAT_SECS),
-        "BROKER_SHUTDOWN_TIMEOUT_SECS": "1",
         "PYTHONPATH": str(ROOT),
     }
     return inherited | ours
