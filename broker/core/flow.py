@@ -49,6 +49,10 @@ class Target:
         """Whether an event may go out at once."""
         return self.outbox.credit > 0 and not self.lane.waiting
 
+    def keeps_up(self) -> bool:
+        """Whether an event may go out at once, and nobody has to wait for the peer."""
+        return self.outbox.credit > 0 and not self.lane.lagging
+
 
 @dataclass(slots=True, eq=False)
 class Debt:
@@ -73,7 +77,8 @@ class Lane:
     """Events that wait for one peer's credit, under one policy and one bound.
 
     `mark` is the credit below which the peer counts as lagging, when the policy is `block`; `users` counts the
-    subscriptions in force; `ownerless` the bytes for which no publisher waits any more, because it left.
+    subscriptions in force; `ownerless` the bytes for which no publisher waits any more, because it left: those that
+    still wait here, or a little more.
     """
 
     __slots__ = (
@@ -144,21 +149,23 @@ class Lane:
 
     def settle(self) -> list[Outbox]:
         """Publishers whose withheld credit is free again, once the peer has caught up."""
-        if self.lagging:
-            return []
-        self.ownerless = 0
-        return self._pay()
+        self.ownerless = min(self.ownerless, self.size)
+        return [] if self.lagging else self._pay()
 
     def forgive(self) -> list[Outbox]:
         """The same without looking at the lane: its peer is gone, or wants no more."""
-        self.ownerless += sum(debt.amount for debt in self.debts)
+        self._lose_owners(sum(debt.amount for debt in self.debts))
         return self._pay()
 
     def disown(self, publisher: Outbox) -> None:
         """A publisher is gone: nobody waits for its events any more."""
         left = [debt for debt in self.debts if debt.publisher is not publisher]
-        self.ownerless += sum(debt.amount for debt in self.debts) - sum(debt.amount for debt in left)
+        self._lose_owners(sum(debt.amount for debt in self.debts) - sum(debt.amount for debt in left))
         self.debts = left
+
+    def _lose_owners(self, amount: int) -> None:
+        # Part of what publishers owe has been sent to the peer long ago: it lags, but nothing of that waits here.
+        self.ownerless = min(self.ownerless + amount, self.size)
 
     def _pay(self) -> list[Outbox]:
         paid = []

@@ -24,18 +24,18 @@ class Group:
         self.turn = turn
 
     def choose(self) -> Target:
-        """The next member in turn that can take an event now, or else the one behind which the least waits."""
+        """The next member in turn that keeps up, or else the one that lags least."""
         turn, number = self.turn, len(self.members)
         turn.value += 1
         for step in range(number):
             member = self.members[(turn.value + step) % number]
-            if member.ready():
+            if member.keeps_up():
                 turn.value += step
                 return member
-        # Taking turns here would give half of the work to a member that has stopped reading, and block publishers
-        # for ever though the other member still reads.
-        return min((self.members[(turn.value + step) % number] for step in range(number)), key=_backlog)
+        # Taking turns here would give a member that has stopped reading more and more events, and withhold more and
+        # more credit for them, until publishers wait for it for ever though the others still read.
+        return min((self.members[(turn.value + step) % number] for step in range(number)), key=_lag)
 
 
-def _backlog(member: Target) -> int:
-    return member.lane.size
+def _lag(member: Target) -> tuple[int, int]:
+    return member.lane.size, -member.outbox.credit

@@ -379,6 +379,18 @@ def test_a_reader_behind_which_too_much_waits_for_nobody_is_ended_with_the_last_
     assert reader.only(p.Goodbye).code == "slow_consumer"
 
 
+def test_a_reader_that_reads_slowly_keeps_its_session_however_many_publishers_come_and_go(mesh: Mesh) -> None:
+    reader = mesh.client()
+    reader.subscribe("a")
+    reader.spend_credit(left=10 * UNIT)
+    for start in range(0, 1000, 10):
+        publisher = mesh.client()
+        publish(publisher, range(start, start + 10))
+        publisher.leave()
+        reader.grant(10 * UNIT)
+    assert reader.bodies() == expected(range(1000))
+
+
 def test_publishers_that_wait_do_not_cost_a_blocked_reader_its_session(mesh: Mesh) -> None:
     reader = slow_reader(mesh)
     publishers = [mesh.client() for _ in range(20)]
