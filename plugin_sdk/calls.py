@@ -69,10 +69,12 @@ class Calls:
 
     Args:
         send: puts a packet into the outbox.
+        flush: sends what is in the outbox now, not at the end of this turn.
     """
 
-    def __init__(self, send: Callable[[p.Packet], None]) -> None:
+    def __init__(self, send: Callable[[p.Packet], None], flush: Callable[[], None]) -> None:
         self._send = send
+        self._flush = flush
         self._refs = count(1)
         self._replies: dict[int, asyncio.Future[Raw]] = {}
         self._streams: dict[int, Stream] = {}
@@ -99,8 +101,12 @@ class Calls:
             RequestFailed: what was answered instead, or `timeout` when nobody did.
         """
         reply: asyncio.Future[Raw] = asyncio.get_running_loop().create_future()
+        alone = not self._replies
         self._replies[ref] = reply
         self._send(packet)
+        if alone:
+            # Nothing is on its way that it could share a frame with: waiting for others would only cost time.
+            self._flush()
         slot = self._watch(ref, timeout)
         try:
             return await reply
