@@ -182,6 +182,9 @@ class Servers:
         """A request is not in hand any more."""
         if job.wanted:
             self._jobs.pop(job.number, None)
+        if not self._jobs:
+            # There is nobody else's answer that this one could share a frame with.
+            self._peer.out.flush()
 
     def _claim(self, service: Service) -> None:
         if service.name in self._services:

@@ -216,25 +216,24 @@ class Edge:
 
     def _drain(self, now: float) -> bool:
         """Receive a batch; returns whether there may be more."""
-        recv, router = self._socket.recv, self.router
-        getsockopt = self._socket.getsockopt
-        try:
-            for _ in range(BATCH):
-                peer = recv(NOBLOCK)
-                if router.knows(peer):
-                    frame = recv(NOBLOCK)
-                    origin = None
-                else:
-                    part = recv(NOBLOCK, copy=False)
-                    frame, origin = part.bytes, _origin(part)
-                if getsockopt(RCVMORE):
-                    frame = self._skip_rest()
-                if origin is None:
-                    router.receive(peer, frame, now)
-                else:
-                    router.receive(peer, frame, now, origin)
-        except zmq.Again:
-            return False
+        recv, getsockopt, router = self._socket.recv, self._socket.getsockopt, self.router
+        for _ in range(BATCH):
+            # Asking first costs a fraction of the exception at the end.
+            if not int(getsockopt(EVENTS)) & POLLIN:
+                return False
+            peer = recv(NOBLOCK)
+            if router.knows(peer):
+                frame = recv(NOBLOCK)
+                origin = None
+            else:
+                part = recv(NOBLOCK, copy=False)
+                frame, origin = part.bytes, _origin(part)
+            if getsockopt(RCVMORE):
+                frame = self._skip_rest()
+            if origin is None:
+                router.receive(peer, frame, now)
+            else:
+                router.receive(peer, frame, now, origin)
         return True
 
     def _bury(self, now: float, more: bool) -> None:
