@@ -150,6 +150,16 @@ def test_an_event_withheld_for_two_readers_is_paid_back_after_both_and_only_once
     assert window(publisher) == WINDOW
 
 
+def test_credit_for_one_reader_does_not_wait_for_another(mesh: Mesh, publisher: Peer) -> None:
+    first, second = slow_reader(mesh, "a.*"), slow_reader(mesh, "a.b")
+    publish(publisher, range(1), "a.b")
+    publish(publisher, range(1, 2), "a.c")
+    first.grant(WINDOW)
+    assert window(publisher) == WINDOW - UNIT
+    second.grant(WINDOW)
+    assert window(publisher) == WINDOW
+
+
 def test_withheld_credit_comes_back_when_the_subscriber_is_lost(mesh: Mesh, publisher: Peer) -> None:
     reader = slow_reader(mesh)
     publish(publisher, range(60))
@@ -389,6 +399,21 @@ def test_a_reader_that_reads_slowly_keeps_its_session_however_many_publishers_co
         publisher.leave()
         reader.grant(10 * UNIT)
     assert reader.bodies() == expected(range(1000))
+
+
+def test_what_publishers_that_left_had_sent_is_forgotten_once_it_is_read(mesh: Mesh) -> None:
+    reader, stayer = slow_reader(mesh), mesh.client()
+    for _ in range(10):
+        leaver = mesh.client()
+        publish(leaver, range(15))
+        leaver.leave()
+        reader.grant(15 * UNIT)
+        assert len(reader.events()) == 15
+    publish(stayer, range(60))
+    leaver = mesh.client()
+    publish(leaver, range(10))
+    leaver.leave()
+    assert reader.is_registered()
 
 
 def test_publishers_that_wait_do_not_cost_a_blocked_reader_its_session(mesh: Mesh) -> None:

@@ -154,3 +154,33 @@ def test_a_member_that_lags_is_passed_over_while_others_keep_up(mesh: Mesh) -> N
         publisher.publish("job.a")
     assert shares(workers) == [10, 0, 10]
     assert publisher.session.outbox.consumed == 20 * cost()
+
+
+def test_when_all_members_lag_the_one_with_most_credit_gets_the_event_and_the_publisher_waits(mesh: Mesh) -> None:
+    first, second = members(mesh, 2)
+    publisher = mesh.client()
+    half = mesh.router.limits.event_credit // 2
+    first.spend_credit(left=half - 10 * cost())
+    second.spend_credit(left=half - 5 * cost())
+    for _ in range(5):
+        publisher.publish("job.a")
+    assert shares([first, second]) == [0, 5]
+    assert publisher.session.outbox.consumed == 0
+    for _ in range(4):
+        publisher.publish("job.a")
+    assert shares([first, second]) == [2, 2]
+
+
+def test_when_all_members_are_out_of_credit_the_event_waits_where_the_least_waits(mesh: Mesh) -> None:
+    first, second = members(mesh, 2)
+    publisher = mesh.client()
+    first.spend_credit(left=0)
+    second.spend_credit(left=-10 * cost())
+    first.subscribe("news")
+    for _ in range(3):
+        publisher.publish("news")
+    for _ in range(5):
+        publisher.publish("job.a")
+    for worker in (first, second):
+        worker.grant(100 * cost())
+    assert [len([one for one in worker.events() if one[1] == "job.a"]) for worker in (first, second)] == [1, 4]
