@@ -6,9 +6,9 @@ from plugin_sdk import Plugin, Event, connect
 from plugin_sdk.blocking import Blocking, connect_blocking
 from plugin_sdk.client import Bus, connect
 from plugin_sdk.events import Event
+from plugin_sdk.options import ServiceOptions, SubscribeOptions
 from plugin_sdk.plugin import Plugin
-from plugin_sdk.services import ServiceOptions
-from plugin_sdk.subscriptions import SubscribeOptions, Subscription
+from plugin_sdk.subscriptions import Subscription
 from plugin_sdk.wire.errors import BusError, CallError, ConnectionLost, ProtocolError, RegistrationError
 
 __all__ = [

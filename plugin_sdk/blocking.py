@@ -6,13 +6,14 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from plugin_sdk.client import DEFAULT_TIMEOUT, Bus, connect
 from plugin_sdk.events import Event
-from plugin_sdk.wire.errors import CallError, ConnectionLost
+from plugin_sdk.link import new_loop
+from plugin_sdk.wire.errors import BusError, CallError, ConnectionLost
 
 T = TypeVar("T")
 
@@ -70,7 +71,13 @@ class Blocking:
 
     def stream(self, service: str, args: Any = None, *, timeout: float = DEFAULT_TIMEOUT) -> Iterator[Any]:
         """Call a service that streams its reply, and iterate over the pieces: see Bus.stream."""
-        yield from self._each(self._bus.stream(service, args, timeout=timeout), timeout)
+        pieces = self._bus.stream(service, args, timeout=timeout)
+        try:
+            yield from self._each(pieces, timeout)
+        finally:
+            # Without a session there is nobody who could be told that the rest is not wanted.
+            with suppress(BusError):
+                self._do(pieces.aclose, "end the stream", PATIENCE_SECS)
 
     @contextmanager
     def subscribe(self, pattern: str, *, timeout: float | None = None, **how: Any) -> Iterator[Iterator[Event]]:
@@ -154,7 +161,7 @@ def connect_blocking(
 
 @contextmanager
 def _loop_in_thread() -> Iterator[asyncio.AbstractEventLoop]:
-    loop = asyncio.new_event_loop()
+    loop = new_loop()
     thread = threading.Thread(target=loop.run_forever, name="plugmesh", daemon=True)
     thread.start()
     try:

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
 from msgspec import Raw
 
 from plugin_sdk.calls import decode_reply
 from plugin_sdk.discovery import find_broker
 from plugin_sdk.handlers import THREADS, Handler, HandlerThreads
+from plugin_sdk.inlets import Inlets
 from plugin_sdk.link import DealerLink
+from plugin_sdk.options import ServiceOptions, SubscribeOptions
+from plugin_sdk.outgoing import call_options, milliseconds, pack
 from plugin_sdk.peer import Peer
 from plugin_sdk.registration import Profile
-from plugin_sdk.services import Servers, Service, ServiceOptions
-from plugin_sdk.subscriptions import Inlets, SubscribeOptions, Subscription
+from plugin_sdk.services import Servers, Service
+from plugin_sdk.subscriptions import Subscription
 from plugin_sdk.wire import packets as p
-from plugin_sdk.wire.codec import encode_payload, publish_head
+from plugin_sdk.wire.codec import publish_head
 from plugin_sdk.wire.errors import BusError, ConnectionLost
-from plugin_sdk.wire.limits import DEFAULT_LIMITS, EVENT_OVERHEAD, FRAME_TARGET, MAX_SUBJECT_BYTES
+from plugin_sdk.wire.limits import EVENT_OVERHEAD, FRAME_TARGET, MAX_SUBJECT_BYTES
 from plugin_sdk.wire.subjects import check_subject
 
 DEFAULT_TIMEOUT = 5.0
 _CACHED_SUBJECTS = 10_000
 Options = TypeVar("Options", SubscribeOptions, ServiceOptions)
-_encode = msgspec.msgpack.Encoder().encode
 
 
 class Bus:
@@ -43,7 +44,7 @@ class Bus:
         self._peer = peer
         self._out = peer.out
         self.threads = HandlerThreads(threads)
-        self._inlets = Inlets(peer, self.threads)
+        self._inlets: Inlets[Subscription] = Inlets(peer, self.threads)
         self._servers = Servers(peer, self.threads)
         self._heads: dict[str, bytes] = {}
 
@@ -93,7 +94,7 @@ class Bus:
             BusError: code `bad_request` when `data` cannot be encoded, `too_large` when it is over the limit.
             ConnectionLost: there is no broker.
         """
-        payload = _pack(data, headers, subject, self._peer.max_payload)
+        payload = pack(data, headers, subject, self._peer.max_payload)
         cost = len(payload) + EVENT_OVERHEAD
         head = (self._heads.get(subject) if not retain else None) or self._head(subject, retain)
         out = self._out
@@ -158,7 +159,7 @@ class Bus:
             timeout = await self._until_open(timeout)
         calls = self._peer.calls
         ref = calls.next_ref()
-        options = _call_options(wait_ready, to=to) if wait_ready or to is not None else None
+        options = call_options(wait_ready, to=to) if wait_ready or to is not None else None
         packet = self._call_packet(ref, service, args, headers, timeout, options)
         return decode_reply(await calls.ask(packet, ref, timeout, cancellable=True), service)
 
@@ -170,7 +171,7 @@ class Bus:
         timeout: float = DEFAULT_TIMEOUT,
         wait_ready: float = 0.0,
         headers: dict[str, str] | None = None,
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """Call a service that streams its reply, and iterate over the pieces.
 
         `timeout` is for the whole stream. The service waits when the pieces are not taken.
@@ -180,7 +181,7 @@ class Bus:
         """
         timeout = await self._until_open(timeout)
         calls, ref = self._peer.calls, self._peer.calls.next_ref()
-        packet = self._call_packet(ref, service, args, headers, timeout, _call_options(wait_ready, stream=True))
+        packet = self._call_packet(ref, service, args, headers, timeout, call_options(wait_ready, stream=True))
         stream = calls.open_stream(packet, timeout)
         # A quarter at a time: credit must be on its way before the service has run out of it.
         portion = max(1, self._peer.chunk_credit // 4)
@@ -253,8 +254,8 @@ class Bus:
         # The broker judges the name; one that is too long would cost the frame that it is in.
         if len(service) > MAX_SUBJECT_BYTES:
             check_subject(service)
-        payload = Raw(_pack(args, headers, service, self._peer.max_payload))
-        return p.Call(ref, service, payload, _milliseconds(timeout, "timeout") or 1, options)
+        payload = Raw(pack(args, headers, service, self._peer.max_payload))
+        return p.Call(ref, service, payload, milliseconds(timeout, "timeout") or 1, options)
 
 
 @asynccontextmanager
@@ -301,39 +302,3 @@ def _options(kind: type[Options], given: Options | None, how: dict[str, Any]) ->
     if given is not None and how:
         raise TypeError(f"give either options= or {', '.join(how)}, not both")
     return given or kind(**how)
-
-
-def _pack(data: Any, headers: dict[str, str] | None, what: str, limit: int) -> bytes:
-    if headers:
-        _check_headers(headers, what)
-    try:
-        payload = encode_payload(_encode(data), headers)
-    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
-        raise BusError("bad_request", f"the data for {what!r} cannot be encoded: {error}") from None
-    if len(payload) > limit:
-        raise BusError("too_large", f"the data for {what!r} has {len(payload)} bytes, the broker takes {limit}")
-    return payload
-
-
-def _check_headers(headers: dict[str, str], what: str) -> None:
-    """Nobody looks at them before the receiver, who could not tell whose fault it is."""
-    for name, value in headers.items():
-        if type(name) is not str or type(value) is not str:
-            raise BusError("bad_request", f"header {name!r:.60} of {what!r} is {value!r:.60}: use text for both")
-
-
-def _call_options(wait_ready: float, *, to: int | None = None, stream: bool = False) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    if wait_ready:
-        options["wait_ready_ms"] = _milliseconds(wait_ready, "wait_ready")
-    if to is not None:
-        options["to"] = to
-    if stream:
-        options["stream"] = True
-    return options
-
-
-def _milliseconds(secs: float, what: str) -> int:
-    if not 0 <= secs * 1000 <= DEFAULT_LIMITS.timeout_ms:
-        raise ValueError(f"{what} is {secs} s: use 0 to {DEFAULT_LIMITS.timeout_ms // 1000}")
-    return round(secs * 1000)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from plugin_sdk.handlers import Handler
-from plugin_sdk.services import ServiceOptions
-from plugin_sdk.subscriptions import SubscribeOptions
+from plugin_sdk.options import ServiceOptions, SubscribeOptions
 from plugin_sdk.wire.subjects import check_pattern, check_subject
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from typing import Protocol
 
@@ -29,6 +30,11 @@ _FAILURES: dict[int, str] = {
     zmq.EVENT_CONNECT_RETRIED: "nobody listens there",
 }
 _MONITORED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | sum(_FAILURES)
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """An event loop that can watch ZeroMQ's descriptors: on Windows the default one cannot."""
+    return asyncio.SelectorEventLoop() if sys.platform == "win32" else asyncio.new_event_loop()
 
 
 class Listener(Protocol):
@@ -81,10 +87,14 @@ class DealerLink:
         socket = self._socket = self._context.socket(zmq.DEALER)
         self._configure(socket)
         self._monitor = socket.get_monitor_socket(_MONITORED)
-        self._loop.add_reader(self._monitor.fileno(), self._on_monitor)
-        self._loop.add_reader(socket.fileno(), self._on_readable)
         try:
+            self._loop.add_reader(self._monitor.fileno(), self._on_monitor)
+            self._loop.add_reader(socket.fileno(), self._on_readable)
             socket.connect(self._address.endpoint)
+        except NotImplementedError:
+            self._discard(socket)
+            text = "this event loop cannot watch sockets: on Windows use asyncio.SelectorEventLoop"
+            raise ConnectionLost(text, "unsupported") from None
         except zmq.ZMQError as error:
             self.close()
             raise ConnectionLost(f"endpoint {self._address.endpoint!r} is not usable: {error}", "unavailable") from None
@@ -114,6 +124,10 @@ class DealerLink:
             return
         self._loop.remove_reader(self._monitor.fileno())
         self._loop.remove_reader(socket.fileno())
+        self._discard(socket)
+
+    def _discard(self, socket: zmq.Socket[bytes]) -> None:
+        self._socket = None
         socket.disable_monitor()
         self._monitor.close(linger=0)
         socket.close(linger=LINGER_MS)

@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from itertools import count
-from random import random
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from msgspec import Struct
 
 from plugin_sdk.calls import Calls
 from plugin_sdk.handshake import ATTEMPT_SECS, Handshake
+from plugin_sdk.keeper import Keeper
 from plugin_sdk.link import Link
 from plugin_sdk.outflow import Outflow
-from plugin_sdk.registration import AttemptFailed, Profile, may_help, register
+from plugin_sdk.registration import AttemptFailed, Profile, register
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import decode_frame, encode_frame
-from plugin_sdk.wire.errors import BusError, ConnectionLost, RegistrationError, RemoteProtocolError
+from plugin_sdk.wire.errors import BusError, ConnectionLost, RemoteProtocolError
 from plugin_sdk.wire.limits import DEFAULT_LIMITS, FRAME_TARGET, Limits
 from plugin_sdk.wire.session import Session, Side, State
 
-SILENT_BEATS = 3  # heartbeats without a word after which the session is taken for dead
 AWAY_SECS = 15.0  # so long a publisher waits for a broker that is away: long enough for one that is restarted
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0  # seconds between rounds of attempts to register again
 CLOSE_SECS = 1.0  # so long at most is waited for a broker that does not read what is to be said before the end
 
 # Bytes of a frame that are not payload: session, kind, subject, options, and packets that were gathered before.
@@ -90,15 +87,13 @@ class Peer:
         self._session = Session(Side.PEER)
         self._handshake = Handshake(self._session, self._send_register, endpoint)
         self._parts: list[Part] = []
-        self._number = 0
+        self._number = -1
+        self.refused = 0
+        self._refusal_logged = -1.0
         self._confirmed = False
         self._limits = Limits(frame_bytes=2 * DEFAULT_LIMITS.frame_bytes)
-        self._beat = 5.0
-        self._heard = 0.0
-        self._open = asyncio.Event()
-        self._lost = asyncio.Event()
+        self._keeper = Keeper(self)
         self._closed: BusError | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self.ended: asyncio.Future[BusError | None] = self._loop.create_future()
 
     @property
@@ -120,13 +115,35 @@ class Peer:
         """Connect and register; raises RegistrationError after the last attempt."""
         try:
             self._link.open(self)
-            await register(self._handshake.attempt, self.profile.name, self._endpoint)
+            await self._register()
         except BaseException:
             self._shut(ConnectionLost("the registration failed"))
             raise
-        self._open.set()
-        self._start(self._heartbeat())
-        self._start(self._keep())
+        self._keeper.start()
+
+    async def register(self) -> None:
+        """Register again, as soon as there is a connection; raises RegistrationError."""
+        await self._handshake.connected()
+        await self._register()
+        log.info("registered again as %s", self.profile.name)
+
+    async def restore(self) -> None:
+        """Put everything into force in a new session; raises BusError."""
+        await asyncio.gather(*(part.restore(ATTEMPT_SECS) for part in self._parts))
+
+    def reconnect(self, reason: str) -> None:
+        """Begin anew over a new connection: over the old one the broker may still hold the old session."""
+        self._link.close()
+        self.on_down(reason)
+        self._link.open(self)
+
+    def ping(self, number: int) -> None:
+        """Ask the broker for a sign of life, and tell it our figures."""
+        self.send(p.Ping(number, self.stats()))
+
+    def give_up(self, error: BusError) -> None:
+        """The session will not come back."""
+        self._shut(error)
 
     async def close(self, text: str = "") -> None:
         """Say what is left to say, then goodbye, and end the session."""
@@ -139,8 +156,8 @@ class Peer:
         """Return once the session stands; raises ConnectionLost after `timeout` seconds."""
         try:
             async with asyncio.timeout(timeout):
-                while self._closed is None and not (self.is_open and self._open.is_set()):
-                    await self._open.wait()
+                while self._closed is None and not (self.is_open and self._keeper.ready.is_set()):
+                    await self._keeper.ready.wait()
         except TimeoutError:
             text = f"no session with the broker: {self._handshake.reason or 'it does not answer'}"
             raise ConnectionLost(text, "unavailable") from None
@@ -171,7 +188,7 @@ class Peer:
 
     def on_frames(self, frames: list[bytes]) -> None:
         """Decode and act; then let the handlers run that were given something."""
-        self._heard = self._loop.time()
+        self._keeper.heard = self._loop.time()
         handlers = self.handlers
         for frame in frames:
             try:
@@ -192,60 +209,12 @@ class Peer:
                 each.wake()
             self.touched.clear()
 
+    async def _register(self) -> None:
+        await register(self._handshake.attempt, self.profile.name, self._endpoint)
+
     def _send_register(self) -> bool:
         self.before_register()
         return self._link.send(encode_frame(0, [self.profile.packet(self._token)]))
-
-    async def _keep(self) -> None:
-        """Register again whenever the session was lost, for as long as that can help."""
-        while True:
-            await self._lost.wait()
-            self._lost.clear()
-            pause = FIRST_PAUSE
-            while not self._open.is_set():
-                await self._handshake.connected()
-                await self._resume()
-                if not self._open.is_set():
-                    await asyncio.sleep(pause * (0.5 + random()))
-                    pause = min(2 * pause, LONGEST_PAUSE)
-
-    async def _resume(self) -> None:
-        """Register again and put everything into force, or say why not."""
-        try:
-            await register(self._handshake.attempt, self.profile.name, self._endpoint)
-            await asyncio.gather(*(part.restore(ATTEMPT_SECS) for part in self._parts))
-        except RegistrationError as error:
-            if not may_help(error):
-                self._shut(error)
-                return
-            log.warning("%s; trying again", error.text)
-        except BusError as error:
-            log.warning("the session could not be restored: %s; trying again", error.text)
-            if self.is_open:
-                self._reconnect("the broker did not answer")
-        if self.is_open:
-            self._open.set()
-            log.info("registered again as %s", self.profile.name)
-
-    async def _heartbeat(self) -> None:
-        for number in count(1):
-            due = self._loop.time() + self._beat
-            await asyncio.sleep(self._beat)
-            now = self._loop.time()
-            # If this process was frozen or its loop was blocked, the broker could not be heard: no fault of its own.
-            self._heard += max(0.0, now - due)
-            if not self.is_open:
-                continue
-            if now - self._heard > SILENT_BEATS * self._beat:
-                self._reconnect(f"the broker was silent for {SILENT_BEATS * self._beat:g} s")
-            else:
-                self.send(p.Ping(number, self.stats()))
-
-    def _reconnect(self, reason: str) -> None:
-        """Begin anew over a new connection: over the old one the broker may still hold the old session."""
-        self._link.close()
-        self.on_down(reason)
-        self._link.open(self)
 
     def _on_registered(self, packet: p.Registered) -> None:
         if self._session.state is not State.REGISTERING:
@@ -258,10 +227,10 @@ class Peer:
         self.max_payload = frame_bytes - _ENVELOPE
         # What the broker has bundled for us may exceed what it takes itself.
         self._limits = Limits(frame_bytes=2 * frame_bytes)
-        self._beat = max(packet.heartbeat_ms, 1) / 1000
+        self._keeper.beat = max(packet.heartbeat_ms, 1) / 1000
         self._handshake.admitted()
         # Its answer proves that the broker knows the session: refusals of older frames may still be on their way.
-        self.send(p.Ping(0, self.stats()))
+        self.ping(0)
 
     def _on_refused(self, packet: p.Refused) -> None:
         if self._session.state is State.REGISTERING:
@@ -280,8 +249,13 @@ class Peer:
     def _on_error(self, packet: p.Error) -> None:
         if packet.ref:
             self.calls.on_error(packet)
-        else:
-            log.error("the broker refused a packet: %s: %s", packet.code, packet.text)
+            return
+        # Nothing says which packet it was; somebody who publishes what is denied to him may do so very often.
+        self.refused += 1
+        now = self._loop.time()
+        if now > self._refusal_logged + 1.0:
+            self._refusal_logged = now
+            log.error("the broker refused a packet: %s: %s (%d so far)", packet.code, packet.text, self.refused)
 
     def _lose(self, reason: str) -> None:
         """The session is over; whoever waits for an answer is told so."""
@@ -290,12 +264,11 @@ class Peer:
         self._handshake.reason = reason
         self._session.reset()
         self._forget(ConnectionLost(reason))
-        self._lost.set()
+        self._keeper.lost()
 
     def _forget(self, error: BusError) -> None:
         """Nothing that belongs to the session is valid any more."""
         self._number = -1
-        self._open.clear()
         self.out.end()
         self.calls.fail_all(error)
         for part in self._parts:
@@ -311,18 +284,6 @@ class Peer:
         except TimeoutError:
             log.warning("%d bytes could not be sent before the end", self.out.outbox.pending_bytes)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._on_task_end)
-
-    def _on_task_end(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            log.error("the session ends by a fault of its own", exc_info=error)
-            self._shut(ConnectionLost(f"{type(error).__name__}: {error}"))
-
     def _shut(self, error: BusError | None) -> None:
         """End for good."""
         if self._closed is not None:
@@ -333,10 +294,7 @@ class Peer:
         self._forget(self._closed)
         for part in self._parts:
             part.end(error)
-        self._open.set()
-        for task in self._tasks:
-            if task is not asyncio.current_task():
-                task.cancel()
+        self._keeper.stop()
         self._link.close()
         if not self.ended.done():
             self.ended.set_result(error)

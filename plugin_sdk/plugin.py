@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +121,17 @@ class Plugin:
         """Call a service: see Bus.call."""
         return await self.bus.call(service, args, timeout=timeout, wait_ready=wait_ready, headers=headers)
 
-    def stream(self, service: str, args: Any = None, *, timeout: float = DEFAULT_TIMEOUT) -> AsyncIterator[Any]:
+    def stream(
+        self,
+        service: str,
+        args: Any = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        wait_ready: float = 0.0,
+        headers: dict[str, str] | None = None,
+    ) -> AsyncGenerator[Any, None]:
         """Call a service that streams its reply: see Bus.stream."""
-        return self.bus.stream(service, args, timeout=timeout)
+        return self.bus.stream(service, args, timeout=timeout, wait_ready=wait_ready, headers=headers)
 
     def run(self) -> None:
         """Register, serve until the broker or a signal says stop, clean up, and end the process."""

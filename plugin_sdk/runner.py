@@ -12,7 +12,7 @@ from typing import Any
 
 from plugin_sdk.discovery import find_broker
 from plugin_sdk.life import Life, Managed, assemble
-from plugin_sdk.link import DealerLink
+from plugin_sdk.link import DealerLink, new_loop
 from plugin_sdk.registration import may_help
 from plugin_sdk.wire.errors import BusError, RegistrationError
 
@@ -32,7 +32,8 @@ def run(plugin: Managed) -> None:
     """
     _set_up_logging()
     try:
-        code = asyncio.run(_main(plugin))
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            code = runner.run(_main(plugin))
     except RegistrationError as error:
         print(f"ERROR {error.text}", file=sys.stderr)  # noqa: T201 - the last word of a process without a logger
         code = EX_UNAVAILABLE if may_help(error) else EX_NOPERM
@@ -94,9 +95,15 @@ def _watch_signals() -> asyncio.Event:
             os._exit(128 + number)
         asked.set()
 
+    def hand_over(number: int) -> None:
+        loop.call_soon_threadsafe(on_signal, number)
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
+        try:
+            loop.add_signal_handler(number, on_signal, number)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda caught, frame: hand_over(caught))
     return asked
 
 

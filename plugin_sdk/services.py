@@ -6,84 +6,26 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from inspect import isasyncgenfunction
 from typing import Any
 
-import msgspec
 from msgspec import Raw
 
 from plugin_sdk.binding import CALLER, binder, wants_caller
 from plugin_sdk.calls import RequestFailed
 from plugin_sdk.events import decode_body
+from plugin_sdk.failures import error_packet, verdict
 from plugin_sdk.handlers import Handler, HandlerThreads, as_coroutine, time_limit
+from plugin_sdk.inlets import ACK_SECS
+from plugin_sdk.jobs import Job
+from plugin_sdk.options import ServiceOptions
 from plugin_sdk.peer import Peer
-from plugin_sdk.subscriptions import ACK_SECS
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import decode_payload, encode, encode_payload
-from plugin_sdk.wire.errors import BusError, ConnectionLost
+from plugin_sdk.wire.errors import BusError
 from plugin_sdk.workers import Workers
 
-LONGEST_TEXT = 4000  # characters of an error's text
-
 log = logging.getLogger("plugin_sdk")
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceOptions:
-    """How requests to one service are handled.
-
-    Args:
-        concurrency: requests in hand at once; the broker queues what is beyond it.
-        timeout: seconds a handler may take, or None; the caller's own deadline holds as well.
-
-    Raises:
-        ValueError: one of them makes no sense.
-    """
-
-    concurrency: int = 64
-    timeout: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.concurrency < 1:
-            raise ValueError(f"concurrency is {self.concurrency}: use 1 or more")
-        if self.timeout is not None and not self.timeout > 0:
-            raise ValueError(f"timeout is {self.timeout} s: use more than 0, or None for no limit")
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One request in hand; `wanted` until somebody cancels it or its session is lost."""
-
-    number: int
-    payload: Raw
-    stream: bool
-    caller: dict[str, Any] | None = None
-    credit: int = 0
-    wanted: bool = True
-    cancelled: bool = False
-    task: asyncio.Task[Any] | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    _waiter: asyncio.Future[None] | None = None
-
-    def cancel(self) -> None:
-        """Nobody waits for it any more: stop working on it."""
-        self.wanted = False
-        if self.task is not None and not self.cancelled:
-            self.cancelled = self.task.cancel()
-
-    def add_credit(self, amount: int) -> None:
-        """The caller takes so many chunks more."""
-        self.credit += amount
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def room(self) -> None:
-        """Wait until the caller takes another chunk."""
-        while self.credit <= 0:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        self.credit -= 1
 
 
 class Servers:
@@ -134,7 +76,8 @@ class Servers:
                 ref = self._peer.calls.next_ref()
                 await self._peer.calls.ask(p.Withdraw(ref, name), ref, timeout)
         except RequestFailed as error:
-            if error.code != "lost":
+            # Whatever else the reason is, it is not in force any more.
+            if error.code == "timeout":
                 raise
         finally:
             service.in_force = False
@@ -199,6 +142,8 @@ class Servers:
         await self._peer.calls.ask(p.Serve(ref, service.name, options), ref, timeout)
 
     async def _restore_one(self, service: Service, timeout: float) -> None:
+        if not service.in_force:
+            return  # it was withdrawn in the meantime
         try:
             await self._serve(service, timeout)
         except RequestFailed as error:
@@ -303,7 +248,7 @@ class Service:
         self._servers.answer(job, p.Reply(job.number, Raw(encode_payload(b""))))
 
     def _failed(self, job: Job, error: BaseException) -> None:
-        code, text, details = _verdict(error)
+        code, text, details = verdict(error)
         if code == "failed" or error.__cause__ is not None:
             log.error(
                 "service %s failed on request %d %s: %s",
@@ -313,26 +258,4 @@ class Service:
                 text,
                 exc_info=error,
             )
-        self._servers.answer(job, _error_packet(job.number, code, text, details))
-
-
-def _verdict(error: BaseException) -> tuple[str, str, Any]:
-    """Code, text and details that answer the caller.
-
-    A handler answers with a code of its own by raising BusError or CallError. What it met while it called others is
-    not the answer: `unavailable` would say that this very service had not run.
-    """
-    if isinstance(error, BusError) and not isinstance(error, RequestFailed | ConnectionLost):
-        return error.code, error.text, getattr(error, "details", None)
-    return "failed", f"{type(error).__name__}: {error}", None
-
-
-def _error_packet(number: int, code: str, text: str, details: Any) -> p.Error:
-    """An ERROR that the broker takes: one element out of bounds would cost its whole frame."""
-    for packet in (p.Error(number, code, text[:LONGEST_TEXT], details), p.Error(number, code, text[:LONGEST_TEXT])):
-        try:
-            msgspec.msgpack.decode(encode(packet), type=p.Error)
-        except (msgspec.MsgspecError, TypeError, ValueError, RecursionError, OverflowError):
-            continue
-        return packet
-    return p.Error(number, "failed", f"{code}: {text}"[:LONGEST_TEXT])
+        self._servers.answer(job, error_packet(job.number, code, text, details))

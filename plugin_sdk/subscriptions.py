@@ -5,178 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Generator
 from types import TracebackType
 from typing import Any
 
-from plugin_sdk.calls import RequestFailed
 from plugin_sdk.events import Event
-from plugin_sdk.handlers import Handler, HandlerThreads, as_coroutine
-from plugin_sdk.peer import Peer
+from plugin_sdk.handlers import Handler, as_coroutine
+from plugin_sdk.inlets import Inlets
+from plugin_sdk.options import Predicate, SubscribeOptions
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.errors import BusError
-from plugin_sdk.wire.limits import EVENT_OVERHEAD
-from plugin_sdk.wire.subjects import check_name, check_pattern
+from plugin_sdk.wire.subjects import check_pattern
 from plugin_sdk.workers import HandlerStats, Workers
 
-Predicate = Callable[[Any], Any]
-ACK_SECS = 5.0
-OVERFLOW = ("block", "drop_oldest", "drop_newest", "disconnect")
-
 log = logging.getLogger("plugin_sdk")
-
-
-@dataclass(frozen=True, slots=True)
-class SubscribeOptions:
-    """How events of one subscription are delivered.
-
-    Args:
-        group: queue group: one member gets each event.
-        filter: only events whose data satisfies it reach the handler; a mapping means equality of these fields.
-        batch: hand over lists of at most this many events; 0 hands over single ones.
-        batch_wait: seconds to wait for a batch to fill, from its first event on.
-        concurrency: handlers running at once; more than 1 gives up the order in which they end.
-        timeout: seconds a handler may take, or None.
-        overflow: what the broker does when this subscriber is slow: block, drop_oldest, drop_newest, disconnect.
-        max_pending: events that may wait at the broker before that happens, or None for the broker's bound.
-        last: begin with the last retained event of each matching subject.
-
-    Raises:
-        ValueError: one of them makes no sense.
-        BadSubject: the group breaks the grammar of names.
-    """
-
-    group: str | None = None
-    filter: Predicate | dict[str, Any] | None = None
-    batch: int = 0
-    batch_wait: float = 0.05
-    concurrency: int = 1
-    timeout: float | None = None
-    overflow: str = "block"
-    max_pending: int | None = None
-    last: bool = False
-
-    def __post_init__(self) -> None:
-        if self.group is not None:
-            check_name(self.group)
-        if self.batch < 0 or self.batch_wait < 0:
-            raise ValueError(f"batch is {self.batch} and batch_wait {self.batch_wait} s: use 0 or more")
-        if self.concurrency < 1 or (self.max_pending is not None and self.max_pending < 1):
-            raise ValueError(f"concurrency is {self.concurrency} and max_pending {self.max_pending}: use 1 or more")
-        if self.timeout is not None and not self.timeout > 0:
-            raise ValueError(f"timeout is {self.timeout} s: use more than 0, or None for no limit")
-        if self.overflow not in OVERFLOW:
-            raise ValueError(f"overflow is {self.overflow!r}: use one of {', '.join(OVERFLOW)}")
-
-
-class Inlets:
-    """The subscriptions of a peer by id, and the credit that its events have used up.
-
-    Args:
-        peer: whose they are.
-        threads: where plain handlers run.
-    """
-
-    def __init__(self, peer: Peer, threads: HandlerThreads) -> None:
-        self.threads = threads
-        self._peer = peer
-        self._inlets: dict[int, Subscription] = {}
-        self._in_force: set[int] = set()
-        self._owed = 0
-        self._epoch = 0
-        self.unclaimed = 0
-        peer.add_part(self, {p.Event: self._on_event})
-
-    def __iter__(self) -> Iterator[Subscription]:
-        return iter(self._inlets.values())
-
-    async def add(self, subscription: Subscription, timeout: float = ACK_SECS) -> int:
-        """Put a subscription into force; returns its id."""
-        await self._peer.until_open(timeout)
-        number = self._peer.calls.next_ref()
-        self._inlets[number] = subscription
-        try:
-            await self._peer.calls.ask(subscription.request(number), number, timeout)
-        except BaseException as error:
-            self._inlets.pop(number, None)
-            if isinstance(error, asyncio.CancelledError) and self._peer.is_open:
-                # It may be in force by now, and nobody would ever end it.
-                self._peer.send(p.Unsubscribe(self._peer.calls.next_ref(), number))
-            raise
-        self._in_force.add(number)
-        return number
-
-    async def remove(self, number: int, timeout: float = ACK_SECS) -> None:
-        """End a subscription; one whose session is gone has ended."""
-        self._in_force.discard(number)
-        if self._inlets.pop(number, None) is None or not self._peer.is_open:
-            return
-        ref = self._peer.calls.next_ref()
-        try:
-            await self._peer.calls.ask(p.Unsubscribe(ref, number), ref, timeout)
-        except RequestFailed as error:
-            if error.code != "lost":
-                raise
-
-    def release(self, event: Event) -> None:
-        """An event has been handled: its credit goes back, if its session still stands."""
-        if event.epoch == self._epoch:
-            self._owed += event.cost
-            if self._owed * 8 >= self._peer.window:
-                self._peer.send(p.Credit(0, self._owed))
-                self._owed = 0
-
-    async def restore(self, timeout: float) -> None:
-        """Subscribe again, in a new session; what the broker refuses ends with its reason."""
-        await asyncio.gather(*(self._restore_one(number, timeout) for number in sorted(self._in_force)))
-
-    def reset(self) -> None:
-        """A new session begins with full credit; what is in hand belongs to the old one."""
-        self._owed = 0
-        self._epoch += 1
-
-    def end(self, error: BusError | None) -> None:
-        """There will be no further session."""
-        subscriptions, self._inlets = self._inlets, {}
-        self._in_force.clear()
-        for subscription in subscriptions.values():
-            subscription.end(error)
-
-    async def _restore_one(self, number: int, timeout: float) -> None:
-        subscription = self._inlets[number]
-        try:
-            await self._peer.calls.ask(subscription.request(number), number, timeout)
-        except RequestFailed as error:
-            if error.code in ("lost", "timeout"):
-                raise
-            log.error("the subscription to %s could not be restored: %s", subscription.pattern, error)
-            self._in_force.discard(number)
-            self._inlets.pop(number, None)
-            subscription.end(error)
-
-    def _on_event(self, packet: p.Event) -> None:
-        cost = len(packet.payload) + EVENT_OVERHEAD
-        numbers = packet.subscriptions
-        if len(numbers) == 1 and (subscription := self._inlets.get(numbers[0])) is not None:
-            subscription.queue.append(Event(packet.subject, packet.payload, cost, self._epoch))
-            self._peer.touched[subscription] = None
-            return
-        found = [each for each in map(self._inlets.get, numbers) if each is not None]
-        if found:
-            self._share(packet, found, cost)
-        else:
-            # A subscription that has just ended: nobody handles this, but its credit goes back.
-            self.unclaimed += 1
-            self.release(Event(packet.subject, packet.payload, cost, self._epoch))
-
-    def _share(self, packet: p.Event, found: list[Subscription], cost: int) -> None:
-        """Each subscription gets an event of its own with its share of the cost, so that no handler sees another's."""
-        share, rest = divmod(cost, len(found))
-        for subscription in found:
-            subscription.queue.append(Event(packet.subject, packet.payload, share + rest, self._epoch))
-            self._peer.touched[subscription] = None
-            rest = 0
 
 
 class Subscription:
@@ -189,7 +31,9 @@ class Subscription:
         options: how.
     """
 
-    def __init__(self, inlets: Inlets, pattern: str, handler: Handler | None, options: SubscribeOptions) -> None:
+    def __init__(
+        self, inlets: Inlets[Subscription], pattern: str, handler: Handler | None, options: SubscribeOptions
+    ) -> None:
         self.pattern = check_pattern(pattern)
         self.options = options
         self._inlets = inlets
@@ -310,10 +154,10 @@ class Subscription:
             self._held = None
 
     def _stop(self, error: BusError | None) -> None:
-        """Nothing more will come: a batch is complete, an iterator ends."""
+        """Nothing more will come: a batch is complete, an iterator ends; before it raises it gives what has arrived."""
         self._ended, self._error = True, error
-        if self.workers is None:
-            self._let_go()
+        self._let_go()
+        if self.workers is None and error is None:
             while self.queue:
                 self._inlets.release(self.queue.popleft())
         self.wake()

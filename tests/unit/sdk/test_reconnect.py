@@ -391,3 +391,57 @@ async def test_a_closed_bus_does_not_come_back(mesh: Mesh) -> None:
     await mesh.advance(30)
     assert [session.name for session in mesh.snapshot().sessions] == ["broker"]
     assert bus.ended.result() is None
+
+
+async def test_unsubscribing_and_withdrawing_while_the_session_is_restored_leaves_nothing_in_force(mesh: Mesh) -> None:
+    plugin = Plugin("shop")
+    plugin.service("get")(lambda: None)
+    bus = await mesh.client()
+    subscription = await bus.subscribe("a.b")
+    await mesh.start(plugin)
+    mesh.broker.stop()
+    mesh.broker.start()
+    async with asyncio.timeout(5):
+        while not (bus.is_open and plugin.bus.is_open):  # noqa: ASYNC110 - the very turn counts
+            await asyncio.sleep(0)
+    await asyncio.gather(subscription.unsubscribe(), plugin.bus.withdraw("shop.get"))
+    await mesh.settle()
+    sessions = {session.name: session for session in mesh.snapshot().sessions}
+    assert (sessions["test"].subscriptions, sessions["shop"].services) == ((), ())
+
+
+async def test_an_iterator_gives_what_had_arrived_before_it_says_that_the_session_is_over(mesh: Mesh) -> None:
+    bus = await mesh.client()
+    events = aiter(await bus.subscribe("a.b"))
+    await bus.publish("a.b", 1)
+    await mesh.settle()
+    mesh.broker.stop()
+    mesh.broker.start({"another key": "operator"})
+    await asyncio.wait_for(asyncio.shield(bus.ended), 5)
+    assert (await anext(events)).data == 1
+    with pytest.raises(RegistrationError):
+        await anext(events)
+
+
+async def test_a_publisher_that_is_denied_over_and_over_does_not_flood_the_log(
+    mesh: Mesh, caplog: pytest.LogCaptureFixture
+) -> None:
+    bus = await mesh.client()
+    for _ in range(100):
+        await bus.publish("$broker.up")
+    await mesh.settle()
+    assert caplog.text.count("the broker refused a packet: denied") == 1
+    assert bus._peer.refused == 100
+
+
+async def test_a_fault_of_the_sessions_own_tasks_ends_it_instead_of_leaving_it_unkept(mesh: Mesh) -> None:
+    bus = await mesh.client()
+
+    def broken() -> dict[str, Any]:
+        raise ZeroDivisionError
+
+    bus._peer.stats = broken
+    await mesh.advance(6)
+    error = await asyncio.wait_for(asyncio.shield(bus.ended), 1)
+    assert error is not None
+    assert "ZeroDivisionError" in error.text

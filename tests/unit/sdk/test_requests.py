@@ -253,7 +253,7 @@ async def test_a_stream_that_nobody_reads_any_more_closes_its_generator_at_once(
     await mesh.start(plugin)
     stream = bus.stream("shop.endless")
     assert await anext(stream) == 1
-    await stream.aclose()  # type: ignore[attr-defined]
+    await stream.aclose()
     await asyncio.wait_for(closed.wait(), 1)
 
 
@@ -274,7 +274,7 @@ async def test_a_stream_waits_for_a_reader_who_takes_his_time(mesh: Mesh, plugin
     await mesh.settle()
     assert sent <= 65
     assert [await anext(stream) for _ in range(200)][-1] == 201
-    await stream.aclose()  # type: ignore[attr-defined]
+    await stream.aclose()
 
 
 async def test_the_time_limit_of_a_stream_does_not_cancel_what_its_reader_does(mesh: Mesh, plugin: Plugin) -> None:

@@ -1,0 +1,36 @@
+"""What a handler that failed answers its caller."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from plugin_sdk.calls import RequestFailed
+from plugin_sdk.wire import packets as p
+from plugin_sdk.wire.codec import encode
+from plugin_sdk.wire.errors import BusError, ConnectionLost
+
+LONGEST_TEXT = 4000  # characters of an error's text
+
+
+def verdict(error: BaseException) -> tuple[str, str, Any]:
+    """Code, text and details that answer the caller.
+
+    A handler answers with a code of its own by raising BusError or CallError. What it met while it called others is
+    not the answer: `unavailable` would say that this very service had not run.
+    """
+    if isinstance(error, BusError) and not isinstance(error, RequestFailed | ConnectionLost):
+        return error.code, error.text, getattr(error, "details", None)
+    return "failed", f"{type(error).__name__}: {error}", None
+
+
+def error_packet(number: int, code: str, text: str, details: Any) -> p.Error:
+    """An ERROR that the broker takes: one element out of bounds would cost its whole frame."""
+    for packet in (p.Error(number, code, text[:LONGEST_TEXT], details), p.Error(number, code, text[:LONGEST_TEXT])):
+        try:
+            msgspec.msgpack.decode(encode(packet), type=p.Error)
+        except (msgspec.MsgspecError, TypeError, ValueError, RecursionError, OverflowError):
+            continue
+        return packet
+    return p.Error(number, "failed", f"{code}: {text}"[:LONGEST_TEXT])
