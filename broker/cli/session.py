@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from plugin_sdk.client import Bus, connect
+from plugin_sdk.discovery import find_broker
 from plugin_sdk.wire.errors import BusError, ConnectionLost, RegistrationError
 
 EX_FAILED, EX_USAGE, EX_UNREACHABLE, EX_INTERRUPTED = 1, 2, 69, 130
@@ -27,6 +29,7 @@ def talk(home: Path, work: Callable[[Bus], Awaitable[None]]) -> None:
             await work(bus)
 
     try:
+        _check_listening(find_broker(home=home).endpoint)
         asyncio.run(session())
     except (RegistrationError, ConnectionLost) as error:
         code = EX_UNREACHABLE if error.code in _UNREACHABLE else EX_FAILED
@@ -48,6 +51,18 @@ def ask(home: Path, service: str, args: dict[str, Any], timeout: float) -> Any:
 
     talk(home, work)
     return answers[0]
+
+
+def _check_listening(endpoint: str) -> None:
+    """Raise ConnectionLost at once where the SDK would try three times: a person at a prompt knows when to try again."""
+    if not endpoint.startswith("ipc://"):
+        return
+    path = endpoint.removeprefix("ipc://")
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(path)
+    except OSError as error:
+        raise ConnectionLost(f"no broker listens at {path}: {error.strerror or error}", "unavailable") from None
 
 
 def fail(text: str, code: int = EX_FAILED) -> NoReturn:
