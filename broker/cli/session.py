@@ -54,7 +54,7 @@ def ask(home: Path, service: str, args: dict[str, Any], timeout: float) -> Any:
 
 
 def _check_listening(endpoint: str) -> None:
-    """Raise ConnectionLost at once where the SDK would try three times: a person at a prompt knows when to try again."""
+    """Raise ConnectionLost at once where the SDK would try three times: a person at a prompt can try again."""
     if not endpoint.startswith("ipc://"):
         return
     path = endpoint.removeprefix("ipc://")
