@@ -81,7 +81,7 @@ class Edge:
         self._gate: KeyGate | None = None
         self._locals: dict[bytes, LocalPort] = {}
         self._inbox: list[tuple[bytes, bytes]] = []
-        self._blocked: dict[bytes, Outbox] = {}
+        self._blocked: dict[Outbox, None] = {}
         self._gone: dict[bytes, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._turn_planned = False
@@ -255,14 +255,14 @@ class Edge:
         router = self.router
         if self._blocked:
             blocked, self._blocked = self._blocked, {}
-            for outbox in blocked.values():
+            for outbox in blocked:
                 self._flush_one(outbox, now)
         while router.dirty:
             dirty = router.dirty[:]
             router.dirty.clear()
             for outbox in dirty:
                 outbox.listed = False
-                if outbox.peer not in self._blocked:
+                if outbox not in self._blocked:
                     self._flush_one(outbox, now)
         strays, router.strays = router.strays, []
         for peer, frame in strays:
@@ -283,7 +283,7 @@ class Edge:
         if outbox.pending_bytes > self.router.limits.outbox_bytes:
             self.router.peer_lost(outbox.peer, now, "it does not read what is sent to it")
         else:
-            self._blocked[outbox.peer] = outbox
+            self._blocked[outbox] = None
 
     def _send(self, peer: bytes, frame: bytes) -> bool | None:
         """True when it was taken, False when the peer's queue is full, None when the peer is gone."""

@@ -143,4 +143,4 @@ def _decode_packet(raw: Raw) -> Any:
         kind = elements[0] if elements else None
         if type(kind) is int and kind >= 0 and kind not in _KINDS:
             return Unknown(kind)
-        raise RemoteProtocolError("bad_frame", f"packet of kind {kind!r}: {error}") from None
+        raise RemoteProtocolError("bad_frame", f"packet of kind {kind!r:.60}: {error}") from None
