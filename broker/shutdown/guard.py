@@ -148,14 +148,20 @@ class Guard:
 
     def _force(self, reason: str) -> None:
         try:
-            words = self._last_words(reason)
-            self.kill()
+            words = self._last_words(reason) + self._kill()
             # A log that nobody reads, or whose lock the main thread holds, must not keep us here.
             speaker = threading.Thread(target=log.critical, args=("%s", words), daemon=True)
             speaker.start()
             speaker.join(WORDS_SECS)
         finally:
             self._leave(EX_FORCED)
+
+    def _kill(self) -> str:
+        try:
+            self.kill()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the process must end
+            return f"; plugins could not be killed: {error!r}"
+        return ""
 
     def _last_words(self, reason: str) -> str:
         spent = time.monotonic() - (self._armed or time.monotonic())
