@@ -20,7 +20,7 @@ from broker.core.snapshot import Snapshot
 from broker.daemon.local import local_bus
 from broker.daemon.mesh import MeshPort
 from broker.daemon.records import Records
-from broker.daemon.reload import Reloading
+from broker.daemon.reload import Reloading, live_settings
 from broker.daemon.stopping import Rooms, Stopping
 from broker.edge.curve import new_pair
 from broker.edge.selftest import unknown_key_is_refused
@@ -30,7 +30,7 @@ from broker.shutdown.guard import EX_UNDONE, Guard
 from broker.shutdown.phases import Shutdown
 from broker.store import Store
 from broker.supervisor.supervisor import Supervisor
-from broker.telemetry.logs import Throttle, set_up_logging
+from broker.telemetry.logs import Throttle
 from plugin_sdk.wire.limits import Limits
 
 log = logging.getLogger("broker")
@@ -107,7 +107,8 @@ class Daemon:
             bus.socket,
         )
         self._stopping = Stopping(rooms, self._tasks)
-        self._reloading = Reloading(config, read or _reader(config), self._live(), self._supervisor.reload)
+        live = live_settings(self._supervisor.set_pace, self._time_shutdown)
+        self._reloading = Reloading(config, read or _reader(config), live, self._supervisor.reload)
         self._guard = guard or Guard(None)
         self._guard.kill = self._supervisor.kill_all
         self._time_shutdown(config)
@@ -227,26 +228,6 @@ class Daemon:
         except Exception:
             # A defect of ours must not keep silent: nobody waits for the result of this.
             log.exception("reloading the configuration failed")
-
-    def _live(self) -> dict[str, Callable[[Config], None]]:
-        """The settings that take effect while the broker runs, by name."""
-        pace, log_to, shutdown = self._set_pace, self._set_log, self._time_shutdown
-        return {
-            "broker.log_level": log_to,
-            "broker.log_format": log_to,
-            "plugin_manager.max_concurrency": pace,
-            "plugin_manager.timeout": pace,
-            "shutdown.timeout_secs": shutdown,
-            "shutdown.force_quit": shutdown,
-            "shutdown.force_delay_secs": shutdown,
-            "shutdown.sighup": shutdown,
-        }
-
-    def _set_log(self, config: Config) -> None:
-        set_up_logging(config.broker.log_level, config.broker.log_format)
-
-    def _set_pace(self, config: Config) -> None:
-        self._supervisor.set_pace(config.plugin_manager.max_concurrency, config.plugin_manager.timeout)
 
     def _time_shutdown(self, config: Config) -> None:
         self._shutdown = settings = config.shutdown

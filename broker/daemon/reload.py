@@ -12,6 +12,7 @@ from typing import Any
 from broker.config import Config, ConfigError
 from broker.supervisor.errors import SupervisorError
 from broker.supervisor.reload import APPLIED, FAILED, NEEDS_RESTART, UNCHANGED, Outcome
+from broker.telemetry.logs import set_up_logging
 
 log = logging.getLogger("broker.config")
 
@@ -50,6 +51,32 @@ class Report:
         same = [item.name for item in self.items if item.result == UNCHANGED]
         if same:
             log.info("unchanged: %s", ", ".join(same))
+
+
+def live_settings(
+    set_pace: Callable[[int, float], None], time_shutdown: Callable[[Config], None]
+) -> dict[str, Callable[[Config], None]]:
+    """What makes each setting that can take effect at once do so, by its full name.
+
+    Args:
+        set_pace: given how many plugins may start at the same time, and the seconds for each step.
+        time_shutdown: given a configuration whose times for the shutdown hold from now on.
+    """
+
+    def log_as(config: Config) -> None:
+        set_up_logging(config.broker.log_level, config.broker.log_format)
+
+    def start_as(config: Config) -> None:
+        set_pace(config.plugin_manager.max_concurrency, config.plugin_manager.timeout)
+
+    return {
+        **dict.fromkeys(("broker.log_level", "broker.log_format"), log_as),
+        **dict.fromkeys(("plugin_manager.max_concurrency", "plugin_manager.timeout"), start_as),
+        **dict.fromkeys(
+            ("shutdown.timeout_secs", "shutdown.force_quit", "shutdown.force_delay_secs", "shutdown.sighup"),
+            time_shutdown,
+        ),
+    }
 
 
 class Reloading:
