@@ -34,7 +34,7 @@ def run(config: Config, read: Callable[[], Config] | None = None, *, demo: bool 
 
 
 async def _live(config: Config, read: Callable[[], Config] | None, demo: bool, guard: Guard) -> int:
-    daemon = Daemon(config, read, demo=demo, guard=guard)
+    daemon = Daemon(config, guard, read, demo=demo)
     await daemon.start()
     await daemon.serve()
     return await daemon.stop()

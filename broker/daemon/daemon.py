@@ -41,19 +41,18 @@ class Daemon:
 
     Args:
         config: every setting.
-        read: reads them anew for a reload; from the same file and the environment when not given.
+        guard: hears the signals, and ends the process when the shutdown does not; whoever made it enters it.
+        read: reads the settings anew for a reload; from the same file and the environment when not given.
         demo: also run the plugins that are shipped.
-        guard: hears the signals, and ends the process when the shutdown does not; one that is not entered, and so
-            does neither, when not given.
     """
 
     def __init__(
         self,
         config: Config,
+        guard: Guard,
         read: Callable[[], Config] | None = None,
         *,
         demo: bool = False,
-        guard: Guard | None = None,
     ) -> None:
         self._config = config
         self._shutdown = config.shutdown
@@ -64,16 +63,7 @@ class Daemon:
         self._started = time.monotonic()
         self._warnings: list[str] = []
         self._throttle = Throttle(log)
-        bus = config.bus
-        limits = Limits(
-            frame_bytes=bus.max_frame_bytes, event_credit=bus.credit_bytes, publish_credit=bus.credit_bytes // 8
-        )
-        self._router = Router(
-            limits,
-            heartbeat=bus.heartbeat_secs,
-            numbers=lambda: secrets.randbits(62) + 1,
-            uids=(os.getuid(), 0),
-        )
+        self._router = _router(config)
         self._edge = Edge(self._router, self._on_notices)
         self._store = Store(
             config.database.url.get_secret_value(),
@@ -83,18 +73,7 @@ class Daemon:
         self._bus = local_bus(self._edge, __version__)
         self._mesh = MeshPort(self._router, self._bus)
         self._records = Records(self._store)
-        self._supervisor = Supervisor(
-            self._mesh,
-            self._records,
-            plugin_dirs=[config.plugin_manager.plugin_dir, *([_shipped()] if demo else [])],
-            config_dir=config.plugin_manager.config_dir,
-            data_dir=config.plugin_manager.data_dir,
-            log_dir=self._home.logs,
-            home=self._home.path,
-            endpoint=f"ipc://{bus.socket}",
-            max_concurrency=config.plugin_manager.max_concurrency,
-            timeout=config.plugin_manager.timeout,
-        )
+        self._supervisor = self._make_supervisor([_shipped()] if demo else [])
         self._tasks: set[asyncio.Task[None]] = set()
         rooms = Rooms(
             self._router,
@@ -104,12 +83,12 @@ class Daemon:
             self._store,
             self._records,
             config.broker.node,
-            bus.socket,
+            config.bus.socket,
         )
         self._stopping = Stopping(rooms, self._tasks)
         live = live_settings(self._supervisor.set_pace, self._time_shutdown)
         self._reloading = Reloading(config, read or _reader(config), live, self._supervisor.reload)
-        self._guard = guard or Guard(None)
+        self._guard = guard
         self._guard.kill = self._supervisor.kill_all
         self._time_shutdown(config)
 
@@ -192,6 +171,22 @@ class Daemon:
     def audit(self, actor: str, action: str, target: str, result: str, detail: str = "") -> None:
         """Write into the audit log."""
         self._records.audit(actor, action, target, result, detail)
+
+    def _make_supervisor(self, further: list[Path]) -> Supervisor:
+        """The supervisor of the plugins in the operator's folder and in `further` ones."""
+        settings = self._config.plugin_manager
+        return Supervisor(
+            self._mesh,
+            self._records,
+            plugin_dirs=[settings.plugin_dir, *further],
+            config_dir=settings.config_dir,
+            data_dir=settings.data_dir,
+            log_dir=self._home.logs,
+            home=self._home.path,
+            endpoint=f"ipc://{self._config.bus.socket}",
+            max_concurrency=settings.max_concurrency,
+            timeout=settings.timeout,
+        )
 
     def _listen(self, endpoint: str) -> None:
         try:
@@ -277,6 +272,19 @@ class Daemon:
         where = f"process {notice.pid}" if notice.pid else notice.transport
         self._throttle.warning(kind, time.monotonic(), "%s (%s): %s: %s", kind, where, notice.code, notice.text)
         self._records.audit(notice.name, "register", notice.name, "refused", f"{notice.code}: {notice.text} ({where})")
+
+
+def _router(config: Config) -> Router:
+    bus = config.bus
+    limits = Limits(
+        frame_bytes=bus.max_frame_bytes, event_credit=bus.credit_bytes, publish_credit=bus.credit_bytes // 8
+    )
+    return Router(
+        limits,
+        heartbeat=bus.heartbeat_secs,
+        numbers=lambda: secrets.randbits(62) + 1,
+        uids=(os.getuid(), 0),
+    )
 
 
 def _reader(config: Config) -> Callable[[], Config]:

@@ -14,7 +14,7 @@ from plugin_sdk import connect
 
 
 async def live(home: Path, guard: Guard) -> int:
-    daemon = Daemon(load(home, None, os.environ), guard=guard)
+    daemon = Daemon(load(home, None, os.environ), guard)
     await daemon.start()
     async with connect(home=home, name="test") as bus:
         await bus.call("small.ready", {}, wait_ready=15.0, timeout=20.0)
