@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from broker import __version__
-from broker.cli.control import start, status, stop
+from broker.cli.control import reload_config, start, status, stop
 from broker.cli.database import db
 from broker.cli.keys import key
 from broker.cli.messages import call, pub, tap
@@ -51,5 +51,5 @@ def main(ctx: click.Context, home: Path) -> None:
     ctx.obj = home.expanduser().absolute()
 
 
-for command in (run, check, status, start, stop, pub, call, tap, db, key):
+for command in (run, check, status, start, stop, reload_config, pub, call, tap, db, key):
     main.add_command(command)

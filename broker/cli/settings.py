@@ -39,8 +39,11 @@ def load_config(home: Path, file: Path | None, options: Mapping[str, str] | None
 @click.pass_obj
 def check(home: Path, config: Path | None) -> None:
     """Check the configuration and every plugin folder; print the settings in force and where each comes from."""
+    from broker.shutdown.windows import plugin_secs
     from broker.supervisor.discovery import discover
+    from broker.supervisor.forecast import stop_warnings
     from broker.supervisor.plan import make_plan
+    from broker.supervisor.timing import Timing
 
     loaded = load_config(home, config)
     for setting in loaded.describe():
@@ -51,6 +54,12 @@ def check(home: Path, config: Path | None) -> None:
     for warning in catalog.warnings:
         click.echo(f"broker: warning: {warning}", err=True)
     plan = make_plan(each.candidate for each in catalog.plugins)
+    timing = Timing(step=folders.timeout)
+    total = loaded.shutdown.timeout_secs
+    for warning in stop_warnings(
+        catalog.plugins, plan, timing, plugin_secs(total), f"shutdown.timeout_secs = {total:g}"
+    ):
+        click.echo(f"broker: warning: {warning}", err=True)
     for name, problem in sorted(plan.problems.items()):
         click.echo(f"broker: plugin {name}: {problem.text}", err=True)
     click.echo(f"{len(catalog.plugins)} plugins, {len(plan.problems)} of them cannot start")

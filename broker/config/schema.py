@@ -76,11 +76,12 @@ class WatchdogSection(Section, frozen=True):
 
 
 class ShutdownSection(Section, frozen=True, kw_only=True):
-    """How long an orderly stop may take, and what ends it then."""
+    """How long an orderly stop may take, what ends it then, and whether SIGHUP begins one."""
 
     timeout_secs: Annotated[float, Meta(ge=0.1, le=3600)] = 30.0
     force_quit: bool = True
     force_delay_secs: Annotated[float, Meta(ge=0.1, le=3600)] = 10.0
+    sighup: Literal["reload", "stop"] = "reload"
     watchdog: WatchdogSection
 
 

@@ -29,6 +29,13 @@ class DatabaseUrl:
         """The URL with its password."""
         return self._url
 
+    def __eq__(self, other: object) -> bool:
+        # With the password: a reload must notice a new one.
+        return isinstance(other, DatabaseUrl) and self._url == other._url
+
+    def __hash__(self) -> int:
+        return hash(self._url)
+
     def __str__(self) -> str:
         # Without a scheme nothing tells where a password would begin.
         return _PASSWORDS.sub(r"\1\2***", self._url) if "://" in self._url else "***"

@@ -70,5 +70,8 @@ class Facts(Protocol):
     def read_keys(self) -> int:
         """Read the keys in the home anew; returns how many there are."""
 
+    async def reload_config(self) -> Mapping[str, Any]:
+        """Read the configuration anew; returns what became of each item, or what is wrong with it."""
+
     def audit(self, actor: str, action: str, target: str, result: str, detail: str = "") -> None:
         """Write into the audit log."""

@@ -34,6 +34,7 @@ class Control:
             "$broker.services": self.services,
             "$broker.sessions": self.sessions,
             "$broker.keys": self.keys,
+            "$broker.reload_config": self.reload_config,
         }
 
     async def status(self, name: str | None = None) -> dict[str, Any]:
@@ -94,6 +95,13 @@ class Control:
         number = self._facts.read_keys()
         self._facts.audit(_who(caller), "read keys", "broker", "done", f"{number} keys")
         return {"keys": number}
+
+    async def reload_config(self, *, caller: dict[str, Any]) -> Mapping[str, Any]:
+        """Read the configuration and the plugin folders anew; returns the report."""
+        report = await self._facts.reload_config()
+        result = "refused" if report["problems"] else "done"
+        self._facts.audit(_who(caller), "reload config", "broker", result, "; ".join(report["problems"]))
+        return report
 
     async def _audited(self, caller: dict[str, Any], action: str, name: str, work: Any) -> Any:
         try:

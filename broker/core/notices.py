@@ -21,7 +21,10 @@ class SessionOpened:
 
 @dataclass(frozen=True, slots=True)
 class SessionLost:
-    """A session ended; `code` is `goodbye`, `lost`, `replaced`, or why the broker ended it."""
+    """A session ended; `code` is `goodbye`, `lost`, `replaced`, or why the broker ended it.
+
+    `waiting`: how many events waited for it, which nobody gets now.
+    """
 
     session: int
     name: str
@@ -30,6 +33,7 @@ class SessionLost:
     pid: int
     code: str
     text: str
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)

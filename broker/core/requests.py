@@ -6,6 +6,7 @@ sent. An answer to a request that has ended already is counted, never an error: 
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import count
 from typing import Any
 
@@ -19,7 +20,7 @@ from plugin_sdk.wire.codec import encode
 from plugin_sdk.wire.deadlines import Deadlines
 from plugin_sdk.wire.errors import REGISTRY, BusError
 from plugin_sdk.wire.limits import MAX_INFO_ITEMS, Limits
-from plugin_sdk.wire.subjects import check_subject
+from plugin_sdk.wire.subjects import check_subject, is_reserved
 
 
 class Requests:
@@ -37,6 +38,17 @@ class Requests:
 
     def __len__(self) -> int:
         return len(self._pending)
+
+    def running(self) -> dict[str, int]:
+        """How many requests between plugins and clients have not ended, by service; the broker's own do not count."""
+        return Counter(pending.service for pending in self._pending.values() if _between_peers(pending))
+
+    def abandon(self, text: str, now: float) -> None:
+        """End all of these, because the broker stops."""
+        # Waiting ones first, or they would be given the room of those that run.
+        for pending in sorted(filter(_between_peers, self._pending.values()), key=_runs):
+            self._cancel_callee(pending)
+            self._finish(pending, "shutting_down", text, now)
 
     def serve(self, session: Session, packet: p.Serve, now: float) -> None:
         """Register a service of this session; raises BusError when it is refused."""
@@ -171,8 +183,9 @@ class Requests:
         if packet.ref in session.calls:
             raise BusError("bad_packet", f"request {packet.ref} of this session is still running")
         check_may_call(session, packet.service)
-        if self.draining and not (session.identity.local or session.identity.operator or session.serving):
-            # A handler in flight may still call others: it could not finish otherwise.
+        if self.draining and not (session.identity.local or session.serving or is_reserved(packet.service)):
+            # A handler in flight, a cleanup too, may still call others: it could not finish otherwise. The operator
+            # may ask how things stand, but is refused everything else: hand-started plugins show the same key.
             raise BusError("shutting_down", "the broker is shutting down and takes no new requests")
         if len(session.calls) >= self._limits.pending_requests:
             text = f"this session has {self._limits.pending_requests} requests pending, the most allowed"
@@ -292,6 +305,10 @@ class Requests:
             self.services.prune(service)
         if service is not None and service.waiting:
             self._dispatch(service, now)
+
+
+def _between_peers(pending: Pending) -> bool:
+    return not (pending.caller.identity.local or is_reserved(pending.service))
 
 
 def _runs(pending: Pending) -> bool:

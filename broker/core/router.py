@@ -137,12 +137,11 @@ class Router:
 
     def in_flight(self) -> int:
         """Requests between plugins and clients that have not ended; the broker's own do not count."""
-        return sum(
-            1
-            for session in self._sessions.values()
-            for pending in session.calls.values()
-            if not (session.identity.local or pending.service.startswith("$"))
-        )
+        return sum(self.requests.running().values())
+
+    def end_requests(self, text: str, now: float) -> None:
+        """End those requests, telling their callers that the broker is `shutting_down` and what else `text` says."""
+        self.requests.abandon(text, now)
 
     def say_goodbye(self, code: str, text: str) -> None:
         """Tell every peer that the broker closes all sessions."""
@@ -391,11 +390,13 @@ class Router:
         del self._by_number[session.number]
         if self._plugins.get((session.name, session.instance)) is session:
             del self._plugins[session.name, session.instance]
+        waiting = session.waiting
         paid = self.events.forget(session)
         self.requests.forget(session, text, now)
         self._pay(paid)
+        proof = session.identity.proof
         self.notices.append(
-            SessionLost(session.number, session.name, session.role, session.identity.proof, session.pid, code, text)
+            SessionLost(session.number, session.name, session.role, proof, session.pid, code, text, waiting)
         )
 
 

@@ -77,6 +77,11 @@ class Session:
         """The proven name."""
         return self.identity.name
 
+    @property
+    def waiting(self) -> int:
+        """Events that wait here for its credit."""
+        return sum(len(lane.waiting) for lane in self.lanes.values())
+
 
 @dataclass(slots=True, eq=False)
 class Instance:

@@ -33,7 +33,7 @@ class ServiceView:
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """One admitted peer. Times are seconds before the snapshot; sizes are bytes."""
+    """One admitted peer. Times are seconds before the snapshot; sizes are bytes; `waiting` counts events."""
 
     number: int
     name: str
@@ -54,6 +54,7 @@ class SessionView:
     calls: int
     serving: int
     pending_bytes: int
+    waiting: int
     waiting_bytes: int
     stats: dict[str, Any]
 
@@ -92,6 +93,7 @@ def view_session(session: Session, now: float) -> SessionView:
         calls=len(session.calls),
         serving=len(session.serving),
         pending_bytes=session.outbox.pending_bytes,
+        waiting=session.waiting,
         waiting_bytes=sum(lane.size for lane in session.lanes.values()),
         stats=dict(session.stats),
     )

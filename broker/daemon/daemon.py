@@ -6,14 +6,13 @@ import asyncio
 import logging
 import os
 import secrets
-import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
 from broker import __version__
-from broker.config import Config
+from broker.config import Config, load
 from broker.control.services import Control
 from broker.core import Router
 from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened
@@ -21,11 +20,14 @@ from broker.core.snapshot import Snapshot
 from broker.daemon.local import local_bus
 from broker.daemon.mesh import MeshPort
 from broker.daemon.records import Records
+from broker.daemon.reload import Reloading, live_settings
+from broker.daemon.stopping import Rooms, Stopping
 from broker.edge.curve import new_pair
 from broker.edge.selftest import unknown_key_is_refused
 from broker.edge.server import AddressUnusable, CurveServer, Edge
 from broker.home import CurvePair, Home, HomeError, HomeLock, prepare_socket
-from broker.shutdown import Guard, Phase, run_phases
+from broker.shutdown.guard import EX_UNDONE, Guard
+from broker.shutdown.phases import Shutdown
 from broker.store import Store
 from broker.supervisor.supervisor import Supervisor
 from broker.telemetry.logs import Throttle
@@ -33,35 +35,35 @@ from plugin_sdk.wire.limits import Limits
 
 log = logging.getLogger("broker")
 
-IN_FLIGHT_SHARE, PLUGINS_SHARE, STORE_SHARE, EDGE_SHARE = 0.5, 0.8, 0.7, 1.0
-
 
 class Daemon:
     """One broker.
 
     Args:
         config: every setting.
+        guard: hears the signals, and ends the process when the shutdown does not; whoever made it enters it.
+        read: reads the settings anew for a reload; from the same file and the environment when not given.
         demo: also run the plugins that are shipped.
     """
 
-    def __init__(self, config: Config, *, demo: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        guard: Guard,
+        read: Callable[[], Config] | None = None,
+        *,
+        demo: bool = False,
+    ) -> None:
         self._config = config
+        self._shutdown = config.shutdown
         self._home = Home(config.home)
         self._lock = HomeLock(self._home.path)
         self._stop = asyncio.Event()
+        self._started_up = asyncio.Event()
         self._started = time.monotonic()
         self._warnings: list[str] = []
         self._throttle = Throttle(log)
-        bus = config.bus
-        limits = Limits(
-            frame_bytes=bus.max_frame_bytes, event_credit=bus.credit_bytes, publish_credit=bus.credit_bytes // 8
-        )
-        self._router = Router(
-            limits,
-            heartbeat=bus.heartbeat_secs,
-            numbers=lambda: secrets.randbits(62) + 1,
-            uids=(os.getuid(), 0),
-        )
+        self._router = _router(config)
         self._edge = Edge(self._router, self._on_notices)
         self._store = Store(
             config.database.url.get_secret_value(),
@@ -71,29 +73,29 @@ class Daemon:
         self._bus = local_bus(self._edge, __version__)
         self._mesh = MeshPort(self._router, self._bus)
         self._records = Records(self._store)
-        self._supervisor = Supervisor(
-            self._mesh,
+        self._supervisor = self._make_supervisor([_shipped()] if demo else [])
+        self._tasks: set[asyncio.Task[None]] = set()
+        rooms = Rooms(
+            self._router,
+            self._edge,
+            self._bus,
+            self._supervisor,
+            self._store,
             self._records,
-            plugin_dirs=[config.plugin_manager.plugin_dir, *([_shipped()] if demo else [])],
-            config_dir=config.plugin_manager.config_dir,
-            data_dir=config.plugin_manager.data_dir,
-            log_dir=self._home.logs,
-            home=self._home.path,
-            endpoint=f"ipc://{bus.socket}",
-            max_concurrency=config.plugin_manager.max_concurrency,
-            timeout=config.plugin_manager.timeout,
+            config.broker.node,
+            config.bus.socket,
         )
-        self._guard = Guard(config.shutdown.timeout_secs + config.shutdown.force_delay_secs, self._supervisor.kill_all)
-        self._tasks: list[asyncio.Task[None]] = []
-
-    def watch_signals(self) -> None:
-        """Let SIGINT, SIGTERM and SIGQUIT stop the broker; a second one forces it."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
-            loop.add_signal_handler(number, self._on_signal, signal.Signals(number).name)
+        self._stopping = Stopping(rooms, self._tasks)
+        live = live_settings(self._supervisor.set_pace, self._time_shutdown)
+        self._reloading = Reloading(config, read or _reader(config), live, self._supervisor.reload)
+        self._guard = guard
+        self._guard.kill = self._supervisor.kill_all
+        self._time_shutdown(config)
 
     async def start(self) -> None:
         """Open the bus, then everything that uses it; raises HomeError when the home or an address is unusable."""
+        # Before anything else: a signal during the start must lead to an orderly stop, too.
+        self._guard.attach(asyncio.get_running_loop(), self._on_stop_signal, self._on_hangup)
         self._home.prepare()
         self._lock.acquire()
         self.read_keys()
@@ -108,7 +110,8 @@ class Daemon:
         log.info("plugmesh %s serves %s, process %d", __version__, self._home.path, os.getpid())
         self._store.start()
         self._records.audit("broker", "start", self._config.broker.node, "done", f"process {os.getpid()}")
-        self._tasks.append(asyncio.create_task(self._supervisor.start_all()))
+        self._own(self._supervisor.start_all())
+        self._started_up.set()
 
     async def serve(self) -> None:
         """Run until somebody asks to stop."""
@@ -116,21 +119,23 @@ class Daemon:
 
     async def stop(self) -> int:
         """Stop in order; returns the exit status."""
-        settings = self._config.shutdown
-        self._guard.arm(watch=settings.force_quit)
-        phases = [
-            Phase("finish requests", self._finish_requests, IN_FLIGHT_SHARE),
-            Phase("stop plugins", self._stop_plugins, PLUGINS_SHARE),
-            Phase("flush the database", self._close_store, STORE_SHARE),
-            Phase("close the bus", self._close_bus, EDGE_SHARE),
-        ]
-        undone = await run_phases(phases, settings.timeout_secs, self._guard.entered)
+        shutdown = Shutdown(self._stopping.phases(), self._shutdown.timeout_secs)
+        self._guard.unfinished = shutdown.unfinished
+        self._guard.arm()
+        undone = await shutdown.run()
+        if undone:
+            self._supervisor.kill_all()
         self._lock.release()
-        self._guard.disarm()
+        self._stopping.tell_waiting()
         for text in undone:
             log.error("left undone: %s", text)
         log.info("stopped%s", "" if not undone else " with something left undone")
-        return 1 if undone else 0
+        return EX_UNDONE if undone else 0
+
+    async def reload_config(self) -> dict[str, Any]:
+        """Read the configuration anew and apply what can be applied; returns a report for JSON."""
+        await self._started_up.wait()
+        return (await self._reloading.run()).as_dict()
 
     def router(self) -> Snapshot:
         """The bus at this moment."""
@@ -167,6 +172,22 @@ class Daemon:
         """Write into the audit log."""
         self._records.audit(actor, action, target, result, detail)
 
+    def _make_supervisor(self, further: list[Path]) -> Supervisor:
+        """The supervisor of the plugins in the operator's folder and in `further` ones."""
+        settings = self._config.plugin_manager
+        return Supervisor(
+            self._mesh,
+            self._records,
+            plugin_dirs=[settings.plugin_dir, *further],
+            config_dir=settings.config_dir,
+            data_dir=settings.data_dir,
+            log_dir=self._home.logs,
+            home=self._home.path,
+            endpoint=f"ipc://{self._config.bus.socket}",
+            max_concurrency=settings.max_concurrency,
+            timeout=settings.timeout,
+        )
+
     def _listen(self, endpoint: str) -> None:
         try:
             self._edge.bind_ipc(endpoint)
@@ -188,12 +209,31 @@ class Daemon:
             raise HomeError(f"{bound} did not refuse an unknown key: not serving TCP like that")
         log.info("listening on %s for %d known keys", bound, len(self._home.tcp_clients()))
 
-    def _on_signal(self, name: str) -> None:
-        if self._stop.is_set():
-            self._guard.force(f"by a second signal ({name})")
-            return
+    def _on_stop_signal(self, name: str) -> None:
         log.info("%s: stopping", name)
         self._stop.set()
+
+    def _on_hangup(self) -> None:
+        log.info("SIGHUP: reloading the configuration")
+        self._own(self._reload())
+
+    async def _reload(self) -> None:
+        try:
+            await self.reload_config()
+        except Exception:
+            # A defect of ours must not keep silent: nobody waits for the result of this.
+            log.exception("reloading the configuration failed")
+
+    def _time_shutdown(self, config: Config) -> None:
+        self._shutdown = settings = config.shutdown
+        self._guard.limit = settings.timeout_secs + settings.force_delay_secs if settings.force_quit else None
+        self._guard.hangup_stops = settings.sighup == "stop"
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run work that ends with the broker at the latest."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _on_notices(self, notices: list[Notice]) -> None:
         for notice in notices:
@@ -223,6 +263,8 @@ class Daemon:
         log.debug("%s %s left: %s: %s", notice.role, notice.name, notice.code, notice.text)
         if notice.role == "plugin":
             self._supervisor.session_lost(notice.name, notice.session, f"{notice.code}: {notice.text}")
+        if self._stop.is_set():
+            self._stopping.session_lost(notice)
 
     def _on_refused(self, notice: RegistrationRefused) -> None:
         self._mesh.on_refused(notice)
@@ -231,28 +273,22 @@ class Daemon:
         self._throttle.warning(kind, time.monotonic(), "%s (%s): %s: %s", kind, where, notice.code, notice.text)
         self._records.audit(notice.name, "register", notice.name, "refused", f"{notice.code}: {notice.text} ({where})")
 
-    async def _finish_requests(self, limit: float) -> str:
-        self._router.drain()
-        if await self._edge.until(lambda: not self._router.in_flight(), limit):
-            return ""
-        return f"{self._router.in_flight()} requests were still running"
 
-    async def _stop_plugins(self, limit: float) -> str:
-        for task in self._tasks:
-            task.cancel()
-        return ", ".join(await self._supervisor.stop_all(limit))
+def _router(config: Config) -> Router:
+    bus = config.bus
+    limits = Limits(
+        frame_bytes=bus.max_frame_bytes, event_credit=bus.credit_bytes, publish_credit=bus.credit_bytes // 8
+    )
+    return Router(
+        limits,
+        heartbeat=bus.heartbeat_secs,
+        numbers=lambda: secrets.randbits(62) + 1,
+        uids=(os.getuid(), 0),
+    )
 
-    async def _close_store(self, limit: float) -> str:
-        self._records.audit("broker", "stop", self._config.broker.node, "done", f"process {os.getpid()}")
-        lost = await asyncio.to_thread(self._store.close, limit)
-        return f"{lost} writes did not reach the database" if lost else ""
 
-    async def _close_bus(self, limit: float) -> str:
-        self._router.say_goodbye("shutting_down", "the broker stops")
-        await self._bus.close()
-        await self._edge.close()
-        self._config.bus.socket.unlink(missing_ok=True)
-        return ""
+def _reader(config: Config) -> Callable[[], Config]:
+    return lambda: load(config.home, config.file, os.environ)
 
 
 def _shipped() -> Path:

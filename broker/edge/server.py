@@ -27,7 +27,7 @@ NOBLOCK, SNDMORE, POLLIN = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)
 SNDMORE_NOBLOCK, EVENTS, RCVMORE = SNDMORE | NOBLOCK, int(zmq.EVENTS), int(zmq.RCVMORE)
 LAST_WORDS = 1000  # turns after which a busy socket has certainly delivered what a peer that is gone had sent
 RETRY_SECS = 0.05  # a safety net: the edge-triggered descriptor should have told us earlier
-LINGER_MS = 1000
+LINGER_SECS = 1.0
 
 # ROUTER addresses have at most 255 bytes, so no remote peer can ever be taken for one inside the process.
 _LOCAL = b"in this process ".ljust(256, b".")
@@ -153,23 +153,36 @@ class Edge:
         self._conditions = [each for each in self._conditions if each[1] is not met]
         return condition()
 
-    async def close(self) -> None:
-        """Flush what can be flushed, then close the socket with linger."""
+    async def close(self, limit: float = LINGER_SECS) -> int:
+        """Flush what can be flushed, then close the socket with linger.
+
+        Args:
+            limit: seconds for all of it.
+
+        Returns:
+            How many peers did not take what waits for them.
+        """
         if self._loop is None:
-            return
+            return 0
+        deadline = self._loop.time() + limit
         self._turn()
+        # Half of the time for peers whose queues are full, half for libzmq to hand over what is in them.
+        await self.until(lambda: not self._blocked, limit / 2)
+        unsent = len(self._blocked)
         self._loop.remove_reader(self._socket.fileno())
         if self._timer is not None:
             self._timer.cancel()
         if self._gate is not None:
             self._gate.close()
+        linger = min(LINGER_SECS, max(0.0, deadline - self._loop.time()))
         self._loop = None
-        self._socket.close(linger=LINGER_MS)
+        self._socket.close(linger=round(linger * 1000))
         await asyncio.to_thread(self._context.term)
+        return unsent
 
     def _make_socket(self) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.ROUTER)
-        socket.linger = LINGER_MS
+        socket.linger = round(LINGER_SECS * 1000)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         # Twice the limit: a frame somewhat too large still gets an answer, a huge one ends the connection.
         socket.setsockopt(zmq.MAXMSGSIZE, 2 * self.router.limits.frame_bytes)

@@ -64,8 +64,11 @@ class Roster:
 
     async def rescan(self) -> None:
         """Takes in what the folders hold now; a plugin that is active keeps what it was started with."""
-        catalog = await asyncio.to_thread(discover, self._plugin_dirs, self._config_dir)
-        self._take_in(catalog)
+        self.take_in(await self.look())
+
+    async def look(self) -> Catalog:
+        """What the folders hold now; nothing is taken in."""
+        return await asyncio.to_thread(discover, self._plugin_dirs, self._config_dir)
 
     async def admit(self, plugin_id: str) -> Unit:
         """The unit of a plugin that was started by hand, with what its operator's file says.
@@ -90,7 +93,8 @@ class Roster:
             required=[self._units[name] for name in sorted(hard)],
         )
 
-    def _take_in(self, catalog: Catalog) -> None:
+    def take_in(self, catalog: Catalog) -> None:
+        """Takes in what was found, but for plugins that are active."""
         found = {each.plugin_id: each for each in catalog.plugins}
         for plugin_id, installed in found.items():
             unit = self._units.get(plugin_id)

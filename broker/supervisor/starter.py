@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
@@ -10,6 +11,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from broker.supervisor.errors import FINAL_CODES, CommandError, SupervisorError
 from broker.supervisor.ports import Mesh
 from broker.supervisor.process import Process, Surroundings
+from broker.supervisor.slots import Slots
 from broker.supervisor.spawner import Spawner
 from broker.supervisor.states import Desired, Trigger
 from broker.supervisor.timing import Timing
@@ -52,14 +54,16 @@ class Starter:
         slots: bounds how many are on their way up; those that run do not count.
     """
 
-    def __init__(
-        self, mesh: Mesh, spawner: Spawner, around: Surroundings, timing: Timing, slots: asyncio.Semaphore
-    ) -> None:
+    def __init__(self, mesh: Mesh, spawner: Spawner, around: Surroundings, timing: Timing, slots: Slots) -> None:
         self._mesh = mesh
         self._spawner = spawner
         self._around = around
         self._timing = timing
         self._slots = slots
+
+    def set_step(self, secs: float) -> None:
+        """Changes what each step may take, for those that begin from now on."""
+        self._timing = replace(self._timing, step=secs)
 
     async def bring_up(self, unit: Unit, generation: int) -> None:
         """Takes a waiting plugin to RUNNING.

@@ -17,7 +17,9 @@ from broker.supervisor.keeper import Keeper
 from broker.supervisor.logs import LogWriter
 from broker.supervisor.ports import Mesh, Records
 from broker.supervisor.process import Surroundings
+from broker.supervisor.reload import Outcome, Reload
 from broker.supervisor.roster import Roster
+from broker.supervisor.slots import Slots
 from broker.supervisor.spawner import Spawner
 from broker.supervisor.starter import Starter
 from broker.supervisor.states import Desired, State, Trigger
@@ -75,8 +77,9 @@ class Supervisor:
             config_dir,
             lambda plugin_id: Unit(plugin_id, self._logs.log_of, records, timing.restart, clock),
         )
-        starter = Starter(mesh, self._spawner, around, timing, asyncio.Semaphore(max_concurrency))
-        self._keeper = Keeper(starter, timing, self._roster.before, self._has_come_up, clock, dice)
+        self._slots = Slots(max_concurrency)
+        self._starter = Starter(mesh, self._spawner, around, timing, self._slots)
+        self._keeper = Keeper(self._starter, timing, self._roster.before, self._has_come_up, clock, dice)
         self._stopper = Stopper(mesh, timing)
         # Orders are numbered as they come in, for one that came earlier may have to wait longer before it is obeyed.
         self._orders = itertools.count(1)
@@ -150,6 +153,20 @@ class Supervisor:
             each.want(Desired.STOPPED)
         await asyncio.shield(self._own(descend(units, self._before, self._stop_one)))
         return tuple(each.plugin_id for each in reversed(units))
+
+    def set_pace(self, max_concurrency: int, timeout: float) -> None:
+        """Changes two of the figures given at the beginning, for starts that begin from now on."""
+        self._slots.resize(max_concurrency)
+        self._starter.set_step(timeout)
+
+    async def reload(self) -> list[Outcome]:
+        """Makes the plugins what the folders say now; returns what became of each when they have settled.
+
+        Raises:
+            SupervisorError: the broker is stopping.
+        """
+        self._refuse_when_closing()
+        return await Reload(self._roster, self.stop, lambda unit: self._begin(unit, next(self._orders))).run()
 
     async def stop_all(self, limit: float) -> list[str]:
         """Stops everything in reverse order of dependency, and closes this room for good.

@@ -288,11 +288,34 @@ def mesh_request(callee: Peer) -> p.Request:
     return p.Request(pending.id, pending.service, payload(), 1)
 
 
-def test_while_draining_the_operator_and_the_broker_may_still_call(mesh: Mesh, caller: Peer) -> None:
-    callee = server(mesh)
+def test_while_draining_the_operator_may_still_ask_the_broker_and_nobody_else(mesh: Mesh, caller: Peer) -> None:
+    broker, callee = mesh.local(), server(mesh)
+    broker.serve("$broker.status")
     mesh.router.drain()
+    caller.call("$broker.status")
+    assert len(broker.requests()) == 1
     caller.call("server.x")
-    assert len(callee.requests()) == 1
+    assert caller.only(p.Error).code == "shutting_down"
+    assert callee.requests() == []
+
+
+def test_requests_that_are_abandoned_end_as_shutting_down_and_their_handlers_are_told(mesh: Mesh, caller: Peer) -> None:
+    callee = server(mesh, concurrency=1)
+    first, second = caller.call("server.x"), caller.call("server.x")
+    mesh.router.drain()
+    mesh.router.end_requests("the broker stops", mesh.now)
+    mesh.deliver()
+    errors = caller.all_of(p.Error)
+    assert {error.ref: error.code for error in errors} == {first: "shutting_down", second: "shutting_down"}
+    assert [type(packet) for packet in callee.take()] == [p.Request, p.Cancel]
+    assert_nothing_pends(mesh)
+
+
+def test_requests_in_flight_are_told_by_service(mesh: Mesh, caller: Peer) -> None:
+    server(mesh, concurrency=1)
+    caller.call("server.x")
+    caller.call("server.x")
+    assert mesh.router.requests.running() == {"server.x": 2}
 
 
 def test_commands_of_the_broker_do_not_count_as_traffic_in_flight(mesh: Mesh, caller: Peer) -> None:
