@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from plugin_sdk.wire import packets as p
@@ -12,11 +13,14 @@ from plugin_sdk.wire.outbox import Outbox
 # So many requests or replies go out before the end of a turn: the other side can begin while this one goes on.
 PIPELINE = 16
 
+log = logging.getLogger("plugin_sdk")
+
 
 class Outflow:
     """The outbox of the present session, and those who wait for room in it.
 
-    The publisher's path in `client.Bus.publish` writes to `outbox` directly.
+    The publisher's path in `client.Bus.publish` writes to `outbox` directly. `unsent_bytes` counts what the ends of
+    sessions have cost.
 
     Args:
         transmit: hands a frame to the transport; False when it takes none now.
@@ -29,6 +33,7 @@ class Outflow:
         self._open = False
         self._planned = False
         self._waiting: dict[asyncio.Future[None], None] = {}
+        self.unsent_bytes = 0
 
     def begin(self, session: int, credit: int) -> None:
         """A session stands, and takes so many bytes of events."""
@@ -37,6 +42,9 @@ class Outflow:
 
     def end(self) -> None:
         """The session is over: nothing that was to be said in it is valid any more."""
+        if self.outbox.pending_bytes:
+            self.unsent_bytes += self.outbox.pending_bytes
+            log.warning("%d bytes had not been sent yet when the session ended", self.outbox.pending_bytes)
         self._open = False
         self.outbox = _nowhere()
         self.wake()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -47,6 +48,13 @@ class Part(Protocol):
         """There will be none any more: for this reason, or because this side closed it."""
 
 
+class Wakeable(Protocol):
+    """Something that was given work while frames were read."""
+
+    def wake(self) -> None:
+        """All of it is there now: begin."""
+
+
 class Peer:
     """A session with the broker. Everything happens on the event loop on which it was made.
 
@@ -79,7 +87,7 @@ class Peer:
             p.Goodbye: self._on_goodbye,
             p.Unknown: lambda packet: self.send(p.Error(0, "unsupported", f"packet kind {packet.kind}")),
         }
-        self.touched: dict[Any, None] = {}
+        self.touched: dict[Wakeable, None] = {}
         self._link = link
         self._token = token
         self._endpoint = endpoint
@@ -275,14 +283,12 @@ class Peer:
             part.reset()
 
     async def _said(self) -> None:
-        """Wait a little for the transport to take what is left; says what it did not take."""
+        """Wait a little for the transport to take what is left."""
         self.out.flush()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECS):
                 while self.is_open and self.out.outbox.pending_bytes:
                     await self.out.changed()
-        except TimeoutError:
-            log.warning("%d bytes could not be sent before the end", self.out.outbox.pending_bytes)
 
     def _shut(self, error: BusError | None) -> None:
         """End for good."""

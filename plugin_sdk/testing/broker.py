@@ -267,6 +267,7 @@ class MemoryBroker:
             else:
                 router.peer_lost(address, self.now)
                 del self._origins[address]
+        router.tick(self.now)
         self._flush(router)
         router.notices.clear()
         for link in list(self._links.values()):

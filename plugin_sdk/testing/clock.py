@@ -1,10 +1,10 @@
-"""The clock of an event loop that can be moved forward."""
+"""The clock of an event loop that can be stopped and moved forward."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 
 class LoopClock:
@@ -15,14 +15,34 @@ class LoopClock:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._moved = 0.0
+        self._loop = loop
         self._real: Callable[[], float] = loop.time
+        self._ahead = 0.0
+        self._standing: float | None = None
         with suppress(AttributeError):
             loop.time = self._time  # type: ignore[method-assign]
 
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """Let time pass by move() only for as long as the block lasts."""
+        self._standing = self._time()
+        try:
+            yield
+        finally:
+            self._ahead, self._standing = self._standing - self._real(), None
+
     def move(self, seconds: float) -> None:
         """So many seconds are over."""
-        self._moved += seconds
+        if self._standing is None:
+            self._ahead += seconds
+        else:
+            self._standing += seconds
+
+    def until_timer(self) -> float | None:
+        """Seconds until the loop's next timer is due, if there is one and the loop lets us look."""
+        timers: list[asyncio.TimerHandle] = getattr(self._loop, "_scheduled", [])
+        times = [timer.when() for timer in timers if not timer.cancelled()]
+        return max(min(times) - self._time(), 0.0) if times else None
 
     def _time(self) -> float:
-        return self._real() + self._moved
+        return self._real() + self._ahead if self._standing is None else self._standing

@@ -23,7 +23,7 @@ from plugin_sdk.wire.subjects import check_pattern, matches
 
 KEY = "key of the test mesh"
 PATIENCE_SECS = 5.0  # so long a test waits for something that does not come
-STEP_SECS = 0.05  # the steps in which the clock of the event loop is moved
+SHORTEST_STEP, LONGEST_STEP = 0.001, 1.0  # seconds by which the clock moves before everybody has a turn
 _IDLE_TURNS = 20  # turns of the loop without a frame on its way; a handler needs a few for each of its steps
 
 T = TypeVar("T")
@@ -138,18 +138,16 @@ class Mesh:
     async def advance(self, seconds: float) -> None:
         """Move the clock and do what is due, in the order in which it is due; ends when nothing is on its way."""
         await self.open()
-        assert self._clock is not None, "open() makes one"
+        clock = self._clock
+        assert clock is not None, "open() makes one"
         await self._quiet()
         end = self.broker.now + seconds
-        while self.broker.now < end:
-            router = self.broker.router
-            due = router.next_deadline() if router is not None else None
-            following = min(self.broker.now + STEP_SECS, end)
-            if due is not None and self.broker.now < due < following:
-                following = due
-            self._clock.move(following - self.broker.now)
-            self.broker.tick(following)
-            await self._quiet()
+        with clock.standing():
+            while self.broker.now < end:
+                moment = self._next_moment(clock, end)
+                clock.move(moment - self.broker.now)
+                self.broker.tick(moment)
+                await self._quiet()
 
     async def settle(self) -> None:
         """Return when nothing is on its way: what was said has arrived, and handlers have run as far as they can.
@@ -237,6 +235,17 @@ class Mesh:
             # What went wrong inside of the block is the reason, not what went wrong because of it.
             if error is None:
                 raise
+
+    def _next_moment(self, clock: LoopClock, end: float) -> float:
+        """When something is due next, at the router or on the loop; not after `end`."""
+        now = self.broker.now
+        router, timer = self.broker.router, clock.until_timer()
+        moments = [now + LONGEST_STEP]
+        if timer is not None:
+            moments.append(now + timer)
+        if router is not None and (due := router.next_deadline()) is not None:
+            moments.append(due)
+        return min(max(min(moments), now + SHORTEST_STEP), end)
 
     async def _quiet(self) -> None:
         idle = 0

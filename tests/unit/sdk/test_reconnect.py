@@ -445,3 +445,18 @@ async def test_a_fault_of_the_sessions_own_tasks_ends_it_instead_of_leaving_it_u
     error = await asyncio.wait_for(asyncio.shield(bus.ended), 1)
     assert error is not None
     assert "ZeroDivisionError" in error.text
+
+
+async def test_what_the_end_of_a_session_has_cost_is_counted_and_told(
+    mesh: Mesh, caplog: pytest.LogCaptureFixture
+) -> None:
+    bus = await mesh.client()
+    mesh.broker.freeze()
+    link = link_of(mesh, bus)
+    for _ in range(1000):
+        link.send(b"")
+    await bus.publish("a.b", "x" * 1000)
+    await mesh.settle()
+    mesh.broker.stop()
+    assert bus._out.unsent_bytes > 1000
+    assert f"{bus._out.unsent_bytes} bytes had not been sent yet when the session ended" in caplog.text
