@@ -72,7 +72,7 @@ class Processes:
         await self._stack.aclose()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
     """One broker for all tests, so that they are quick; each leaves it as it found it."""
     broker = BrokerProcess(tmp_path_factory.mktemp("contract") / "home")
