@@ -324,7 +324,7 @@ def parent(pid: int | None) -> int:
     assert pid is not None
     found = stat(pid)
     assert found is not None
-    return found.parent
+    return int(found.parent)
 
 
 def test_when_the_launcher_is_killed_plugins_run_on_and_others_can_be_started(tmp_path: Path) -> None:
