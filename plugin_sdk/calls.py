@@ -145,7 +145,7 @@ class Calls:
                 stream.push(packet.payload)
             stream.end()
         except BusError as error:
-            stream.end(error)
+            stream.end(RequestFailed(error.code, error.text))
 
     def on_chunk(self, packet: p.Chunk) -> None:
         """A piece of a streamed reply."""
