@@ -101,6 +101,9 @@ class Bus:
         if out.outbox.allowance <= 0:
             await self._peer.may_publish()
         outbox = out.outbox
+        if cost > FRAME_TARGET:
+            # One just under the limit of a frame must not share its frame with others.
+            outbox.seal()
         outbox.allowance -= cost
         outbox.parts += (head, payload)
         outbox.count += 1

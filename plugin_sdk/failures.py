@@ -10,6 +10,7 @@ from plugin_sdk.calls import RequestFailed
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import encode
 from plugin_sdk.wire.errors import BusError, ConnectionLost
+from plugin_sdk.wire.limits import FRAME_TARGET
 
 LONGEST_TEXT = 4000  # characters of an error's text
 
@@ -29,8 +30,10 @@ def error_packet(number: int, code: str, text: str, details: Any) -> p.Error:
     """An ERROR that the broker takes: one element out of bounds would cost its whole frame."""
     for packet in (p.Error(number, code, text[:LONGEST_TEXT], details), p.Error(number, code, text[:LONGEST_TEXT])):
         try:
-            msgspec.msgpack.decode(encode(packet), type=p.Error)
+            encoded = encode(packet)
+            msgspec.msgpack.decode(encoded, type=p.Error)
         except (msgspec.MsgspecError, TypeError, ValueError, RecursionError, OverflowError):
             continue
-        return packet
+        if len(encoded) <= FRAME_TARGET:
+            return packet
     return p.Error(number, "failed", f"{code}: {text}"[:LONGEST_TEXT])

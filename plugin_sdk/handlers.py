@@ -26,11 +26,14 @@ class Overrun(TimeoutError):
 class HandlerThreads:
     """The threads in which plain functions run, started as they are needed.
 
+    `awaited` counts those whose result somebody still waits for.
+
     Args:
         limit: how many at most; handlers beyond that wait for one that is free.
     """
 
     def __init__(self, limit: int = THREADS) -> None:
+        self.awaited = 0
         self._limit = limit
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
@@ -42,7 +45,11 @@ class HandlerThreads:
 
         async def run(*args: Any, **named: Any) -> Any:
             work = partial(contextvars.copy_context().run, self._run, function, args, named)
-            result = await asyncio.get_running_loop().run_in_executor(self._executor(), work)
+            self.awaited += 1
+            try:
+                result = await asyncio.get_running_loop().run_in_executor(self._executor(), work)
+            finally:
+                self.awaited -= 1
             # A plain function such as `lambda event: plugin.publish(…)` hands over a coroutine instead of a result.
             return await result if isawaitable(result) else result
 

@@ -23,14 +23,13 @@ from plugin_sdk.registration import AttemptFailed, Profile, register
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import decode_frame, encode_frame
 from plugin_sdk.wire.errors import BusError, ConnectionLost, RemoteProtocolError
-from plugin_sdk.wire.limits import DEFAULT_LIMITS, FRAME_TARGET, Limits
+from plugin_sdk.wire.limits import DEFAULT_LIMITS, Limits
 from plugin_sdk.wire.session import Session, Side, State
 
 AWAY_SECS = 15.0  # so long a publisher waits for a broker that is away: long enough for one that is restarted
 CLOSE_SECS = 1.0  # so long at most is waited for a broker that does not read what is to be said before the end
 
-# Bytes of a frame that are not payload: session, kind, subject, options, and packets that were gathered before.
-_ENVELOPE = 1024 + FRAME_TARGET
+_ENVELOPE = 1024  # bytes of a frame around a payload: session, kind, subject, options
 
 log = logging.getLogger("plugin_sdk")
 

@@ -158,8 +158,9 @@ class Mesh:
         loop = asyncio.get_running_loop()
         end = loop.time() + PATIENCE_SECS
         await self._quiet()
-        while stuck := [name for bus in self._links for name in bus.threads.stuck()]:
+        while any(bus.threads.awaited for bus in self._links):
             if loop.time() > end:
+                stuck = [name for bus in self._links for name in bus.threads.stuck()]
                 raise AssertionError(f"still running in threads: {', '.join(stuck)}")
             await asyncio.sleep(0.001)
             await self._quiet()

@@ -103,6 +103,7 @@ async def test_what_a_handler_met_when_it_called_others_is_not_passed_off_as_its
         CallError("odd", "details that cannot travel", {"when": object()}),
         CallError("odd", "details that the wire forbids", {"bytes": b"\x00"}),
         CallError("odd", "details that are nested too deep", [[[[[[[1]]]]]]]),
+        CallError("odd", "details that are larger than a frame", "x" * 9_000_000),
         BusError(404, "a code that is no text"),  # type: ignore[arg-type]
     ],
 )
