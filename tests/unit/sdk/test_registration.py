@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import pytest
 
+from broker import __version__
 from plugin_sdk import RegistrationError
-from plugin_sdk.registration import AttemptFailed, AttemptMayBeRepeated, Profile, may_help, register
+from plugin_sdk.registration import SDK, AttemptFailed, AttemptMayBeRepeated, Profile, may_help, register
 from plugin_sdk.testing import Mesh
 from plugin_sdk.wire.codec import decode_frame, encode_frame
 
@@ -65,12 +66,21 @@ async def test_a_refusal_for_good_ends_it_at_once() -> None:
 
 
 async def test_a_registration_can_be_cancelled_in_an_attempt_and_between_two() -> None:
+    begun = asyncio.Event()
+
     async def for_ever() -> None:
+        begun.set()
         await asyncio.Event().wait()
 
-    for attempt in (for_ever, Attempts(AttemptMayBeRepeated("timeout", "a"))):
+    async def fails() -> None:
+        begun.set()
+        raise AttemptMayBeRepeated("timeout", "a")
+
+    for attempt in (for_ever, fails):
+        begun.clear()
         registering = asyncio.create_task(register(attempt, "hello", "ipc:///x"))
-        await asyncio.sleep(0.01)
+        await begun.wait()
+        await asyncio.sleep(0)
         registering.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(registering, 1)
@@ -119,6 +129,10 @@ def test_a_register_is_a_frame_that_the_wire_takes_and_repeats_its_nonce() -> No
     assert (first.role, first.name, first.services, first.token) == ("plugin", "hello", ["hello.greet"], "token")
     assert len(first.nonce) == 32
     assert Profile("plugin", "hello").nonce != first.nonce
+
+
+def test_the_sdk_says_which_release_it_is_of() -> None:
+    assert f"plugmesh-python/{'.'.join(__version__.split('.')[:2])}" == SDK
 
 
 def test_a_version_that_the_wire_would_refuse_is_refused_here() -> None:
