@@ -48,15 +48,15 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_and_cleans_up_and_ends_with_0(broker: BrokerProcess, start: Start, number: int) -> None:
-    plugin = start(broker=broker)
+def test_a_signal_stops_and_cleans_up_and_ends_with_0(shared_broker: BrokerProcess, start: Start, number: int) -> None:
+    plugin = start(broker=shared_broker)
     plugin.wait_for("started")
     plugin.signal(number)
     assert plugin.ended() == 0
     assert plugin.output.split() == ["started", "stopped", "cleaned", "up"]
 
 
-def test_a_second_signal_ends_it_at_once(broker: BrokerProcess, start: Start) -> None:
+def test_a_second_signal_ends_it_at_once(shared_broker: BrokerProcess, start: Start) -> None:
     plugin = start(
         """
 @plugin.on_stop()
@@ -64,7 +64,7 @@ async def hang():
     print("hanging")
     await asyncio.Event().wait()
 """,
-        broker,
+        shared_broker,
     )
     plugin.wait_for("started")
     plugin.signal(signal.SIGTERM)
@@ -120,14 +120,14 @@ def test_a_wrong_key_ends_it_with_77(broker: BrokerProcess, start: Start) -> Non
     assert "attempt 2" not in plugin.output
 
 
-def test_a_cleanup_that_fails_ends_it_with_70_and_the_reason(broker: BrokerProcess, start: Start) -> None:
+def test_a_cleanup_that_fails_ends_it_with_70_and_the_reason(shared_broker: BrokerProcess, start: Start) -> None:
     plugin = start(
         """
 @plugin.on_cleanup()
 async def fail():
     raise OSError("the disk is full")
 """,
-        broker,
+        shared_broker,
     )
     plugin.wait_for("started")
     plugin.signal(signal.SIGTERM)
@@ -135,7 +135,9 @@ async def fail():
     assert "cleanup failed: the disk is full" in plugin.output
 
 
-def test_a_handler_that_is_stuck_in_a_thread_is_named_and_left_behind(broker: BrokerProcess, start: Start) -> None:
+def test_a_handler_that_is_stuck_in_a_thread_is_named_and_left_behind(
+    shared_broker: BrokerProcess, start: Start
+) -> None:
     plugin = start(
         """
 @plugin.subscribe("hand.stuck")
@@ -158,7 +160,7 @@ async def poke_itself():
 async def later():
     plugin.poking = asyncio.ensure_future(poke_itself())
 """,
-        broker,
+        shared_broker,
     )
     plugin.wait_for("stuck")
     plugin.signal(signal.SIGTERM)
@@ -169,10 +171,9 @@ async def later():
 
 
 def test_a_level_of_logs_that_does_not_exist_is_mentioned_and_harms_nothing(
-    broker: BrokerProcess, start: Start, monkeypatch: pytest.MonkeyPatch
+    shared_broker: BrokerProcess, start: Start
 ) -> None:
-    monkeypatch.setenv("PLUGIN_LOG", "")
-    plugin = start("import os\nos.environ['BROKER_PLUGIN_LOG_LEVEL'] = 'loud'", broker)
+    plugin = start("import os\nos.environ['BROKER_PLUGIN_LOG_LEVEL'] = 'loud'", shared_broker)
     plugin.wait_for("started")
     assert "BROKER_PLUGIN_LOG_LEVEL is 'LOUD', which is no level: using INFO" in plugin.output
 
@@ -188,12 +189,12 @@ def test_the_end_of_the_session_for_good_is_the_end_of_the_process(broker: Broke
     assert "bad_token" in plugin.output
 
 
-def test_a_script_without_an_event_loop_talks_to_the_mesh(broker: BrokerProcess, start: Start) -> None:
+def test_a_script_without_an_event_loop_talks_to_the_mesh(shared_broker: BrokerProcess, start: Start) -> None:
     from plugin_sdk import connect_blocking
 
-    plugin = start("@plugin.service('double')\nasync def double(n): return 2 * n", broker)
+    plugin = start("@plugin.service('double')\nasync def double(n): return 2 * n", shared_broker)
     plugin.wait_for("started")
-    with connect_blocking(home=broker.home) as bus:
+    with connect_blocking(home=shared_broker.home) as bus:
         assert bus.call("hand.double", 21, wait_ready=5) == 42
         with bus.subscribe("a.*", timeout=5) as events:
             bus.publish("a.b", {"n": 1})
