@@ -54,11 +54,14 @@ class Servers:
             await self._serve(service, timeout)
         except BaseException as error:
             self._services.pop(service.name, None)
-            if isinstance(error, asyncio.CancelledError) and self._peer.is_open:
-                # It may be in force by now, and nobody would ever answer.
-                self._peer.send(p.Withdraw(self._peer.calls.next_ref(), service.name))
+            if isinstance(error, asyncio.CancelledError):
+                self._take_back(service)
             raise
-        service.in_force = True
+        if self._services.get(service.name) is service:
+            service.in_force = True
+        else:
+            # Withdrawn while the broker had not answered yet.
+            self._take_back(service)
 
     def add_unannounced(self, service: Service) -> None:
         """Answer requests that only the broker itself can make."""
@@ -151,6 +154,11 @@ class Servers:
                 raise
             log.error("the service %s could not be restored: %s", service.name, error)
             service.in_force = False
+
+    def _take_back(self, service: Service) -> None:
+        """It may be in force by now, and nobody would ever answer."""
+        if self._peer.is_open:
+            self._peer.send(p.Withdraw(self._peer.calls.next_ref(), service.name))
 
     def _on_request(self, packet: p.Request) -> None:
         service = self._services.get(packet.service)
