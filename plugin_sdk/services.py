@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Raw
 
 from plugin_sdk.binding import CALLER, binder, wants_caller
-from plugin_sdk.calls import RequestFailed
+from plugin_sdk.calls import RequestFailed, is_undecided
 from plugin_sdk.events import decode_body
 from plugin_sdk.failures import error_packet, verdict
 from plugin_sdk.handlers import Handler, HandlerThreads, as_coroutine, time_limit
@@ -54,7 +54,7 @@ class Servers:
             await self._serve(service, timeout)
         except BaseException as error:
             self._services.pop(service.name, None)
-            if isinstance(error, asyncio.CancelledError):
+            if is_undecided(error):
                 self._take_back(service)
             raise
         if self._services.get(service.name) is service:

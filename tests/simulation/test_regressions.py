@@ -13,6 +13,7 @@ from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import decode_frame, encode_frame
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.process import Process
+from tests.simulation.reader import Plan, Reader
 from tests.simulation.run import simulate
 from tests.simulation.world import World
 
@@ -88,6 +89,21 @@ def test_a_service_that_is_withdrawn_before_the_broker_has_answered_its_serve_is
         """The broker has answered by then."""
 
     outcome = simulate(1, 8, in_order(withdraw, *[wait] * 6, serve_while_cut_off))
+    assert not outcome.faults, outcome
+
+
+def test_what_the_broker_grants_after_nobody_waits_for_it_any_more_is_given_back() -> None:
+    async def answer() -> None:
+        """Nobody asks."""
+
+    def ask_while_cut_off(world: World, process: Process) -> None:
+        # Long enough for the SDK to give up waiting, too short for it to give up the session.
+        cut_off(world, process, 7.0)
+        process.offers["back.more"] = answer
+        process.spawn("serving", process.serve, "back.more", 1)
+        process.spawn("subscribing", Reader(process, Plan("a.b", {})).start)
+
+    outcome = simulate(1, 1, in_order(ask_while_cut_off))
     assert not outcome.faults, outcome
 
 
