@@ -81,9 +81,7 @@ class Desk:
 async def make(world: World, process: Process, order: Order) -> None:
     """Make a call, and judge its outcome."""
     assert process.bus is not None, "the process has registered"
-    assert process.peer is not None, "the process has registered"
-    began, session = world.loop.time(), process.peer.number
-    code = ""
+    began, code = world.loop.time(), ""
     try:
         if order.pieces:
             await _stream(world, process, order)
@@ -95,10 +93,9 @@ async def make(world: World, process: Process, order: Order) -> None:
                 world.fault(f"call {order.number} ({order.mode}) was answered {answer}")
     except BusError as error:
         code = error.code
-    took = world.loop.time() - began
-    _judge(world, process, order, code, took)
-    silent = code == "timeout" and took > order.timeout + GRACE_SECS
-    if silent and not order.pieces and session not in (0, process.peer.number):
+    ended = world.loop.time()
+    _judge(world, process, order, code, ended - began)
+    if not order.pieces and code == "timeout" and began < process.session_lost < ended:
         world.fault(f"call {order.number} of {process.who} was not told that its session had ended")
 
 

@@ -35,7 +35,7 @@ class Surroundings(Protocol):
 
 
 class Process(Owner):
-    """One life of one process.
+    """One life of one process. It follows its session as the parts of the SDK do.
 
     Args:
         world: where it lives.
@@ -55,6 +55,7 @@ class Process(Owner):
         self.bus: Bus | None = None
         self.peer: Peer | None = None
         self.link: SimulatedLink | None = None
+        self.session_lost = 0.0  # when that happened last
         self.alive = True
         self.leaving = False
         self.readers: dict[object, Reader] = {}
@@ -82,6 +83,16 @@ class Process(Owner):
         if what != "living":
             self._work.append(task)
         return task
+
+    async def restore(self, timeout: float) -> None:
+        """A new session stands."""
+
+    def reset(self) -> None:
+        """The session is gone: whatever waits for an answer must be told now."""
+        self.session_lost = self.world.loop.time()
+
+    def end(self, error: BusError | None) -> None:
+        """There will be none any more."""
 
     def kill(self, unnoticed: float) -> None:
         """End at once, in the middle of everything; the broker notices within `unnoticed` seconds."""
@@ -149,6 +160,7 @@ class Process(Owner):
         profile = Profile(self.role, self.name, "1", self.instance, info={"pid": 1}, nonce=self.who)
         peer = self.peer = Peer(self.link, profile, KEY, "simulated")
         bus = Bus(peer)
+        peer.add_part(self, {})
         self._on_event = peer.handlers[p.Event]
         peer.handlers[p.Event] = self._book
         try:
