@@ -29,6 +29,11 @@ class RequestFailed(CallError):
     """
 
 
+def is_undecided(error: BaseException) -> bool:
+    """Whether the broker may still do what was asked, as it had not answered when nobody waited any longer."""
+    return isinstance(error, asyncio.CancelledError) or (isinstance(error, RequestFailed) and error.code == "timeout")
+
+
 class Stream:
     """The receiving end of a streamed reply: pieces as they arrive, then the end or an error."""
 

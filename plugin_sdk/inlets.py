@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
-from plugin_sdk.calls import RequestFailed
+from plugin_sdk.calls import RequestFailed, is_undecided
 from plugin_sdk.events import Event
 from plugin_sdk.handlers import HandlerThreads
 from plugin_sdk.peer import Peer
@@ -70,7 +70,7 @@ class Inlets(Generic[S]):
             await self._peer.calls.ask(subscription.request(number), number, timeout)
         except BaseException as error:
             self._inlets.pop(number, None)
-            if isinstance(error, asyncio.CancelledError) and self._peer.is_open:
+            if is_undecided(error) and self._peer.is_open:
                 # It may be in force by now, and nobody would ever end it.
                 self._peer.send(p.Unsubscribe(self._peer.calls.next_ref(), number))
             raise

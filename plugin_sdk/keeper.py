@@ -61,8 +61,10 @@ class Keeper:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """The session stands for the first time."""
-        self.ready.set()
+        """The session was made for the first time."""
+        # It may have been lost again in the turn in which it was won.
+        if self._session.is_open:
+            self.ready.set()
         self._start(self._pulse())
         self._start(self._keep())
 
@@ -95,7 +97,8 @@ class Keeper:
         session = self._session
         try:
             await session.register()
-            await session.restore()
+            if session.is_open:
+                await session.restore()
         except RegistrationError as error:
             if may_help(error):
                 log.warning("%s; trying again", error.text)

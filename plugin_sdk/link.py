@@ -150,6 +150,9 @@ class DealerLink:
             socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 15_000)
 
     def _on_readable(self) -> None:
+        # What became of the connection must be known before what came over the next one: a session that was begun there
+        # would be taken for lost.
+        self._on_monitor()
         frames = self._receive()
         if frames:
             self._listener.on_frames(frames)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import encode
+from plugin_sdk.wire.limits import FRAME_TARGET
 from plugin_sdk.wire.outbox import Outbox
 
 # So many requests or replies go out before the end of a turn: the other side can begin while this one goes on.
@@ -75,6 +76,9 @@ class Outflow:
         while (frame := outbox.take()) is not None:
             if not self._transmit(frame):
                 outbox.put_back(frame)
+                if outbox.size > FRAME_TARGET:
+                    # What comes next must not make one frame of it that the broker refuses as too large.
+                    outbox.seal()
                 return
 
     def takes_events(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Raw
 
 from plugin_sdk.binding import CALLER, binder, wants_caller
-from plugin_sdk.calls import RequestFailed
+from plugin_sdk.calls import RequestFailed, is_undecided
 from plugin_sdk.events import decode_body
 from plugin_sdk.failures import error_packet, verdict
 from plugin_sdk.handlers import Handler, HandlerThreads, as_coroutine, time_limit
@@ -54,11 +54,14 @@ class Servers:
             await self._serve(service, timeout)
         except BaseException as error:
             self._services.pop(service.name, None)
-            if isinstance(error, asyncio.CancelledError) and self._peer.is_open:
-                # It may be in force by now, and nobody would ever answer.
-                self._peer.send(p.Withdraw(self._peer.calls.next_ref(), service.name))
+            if is_undecided(error):
+                self._take_back(service)
             raise
-        service.in_force = True
+        if self._services.get(service.name) is service:
+            service.in_force = True
+        else:
+            # Withdrawn while the broker had not answered yet.
+            self._take_back(service)
 
     def add_unannounced(self, service: Service) -> None:
         """Answer requests that only the broker itself can make."""
@@ -151,6 +154,11 @@ class Servers:
                 raise
             log.error("the service %s could not be restored: %s", service.name, error)
             service.in_force = False
+
+    def _take_back(self, service: Service) -> None:
+        """It may be in force by now, and nobody would ever answer."""
+        if self._peer.is_open:
+            self._peer.send(p.Withdraw(self._peer.calls.next_ref(), service.name))
 
     def _on_request(self, packet: p.Request) -> None:
         service = self._services.get(packet.service)

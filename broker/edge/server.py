@@ -323,10 +323,15 @@ class Edge:
             return
         when = self._loop.time() + max(0.0, due - now)
         timer = self._timer
-        if timer is None or timer.cancelled() or timer.when() > when or timer.when() <= self._loop.time():
+        if timer is None or timer.when() > when:
             if timer is not None:
                 timer.cancel()
-            self._timer = self._loop.call_at(when, self._turn)
+            self._timer = self._loop.call_at(when, self._on_timer)
+
+    def _on_timer(self) -> None:
+        # A loop runs timers early by up to the resolution of its clock, so `when()` does not tell whether this one ran.
+        self._timer = None
+        self._turn()
 
 
 def _origin(part: zmq.Frame) -> Origin:

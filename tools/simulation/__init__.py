@@ -1,0 +1,1 @@
+"""Runs the simulation of tests/simulation from the command line."""
