@@ -25,7 +25,7 @@ from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import publish_head
 from plugin_sdk.wire.errors import BusError, ConnectionLost
 from plugin_sdk.wire.limits import EVENT_OVERHEAD, FRAME_TARGET, MAX_SUBJECT_BYTES
-from plugin_sdk.wire.subjects import check_subject
+from plugin_sdk.wire.subjects import check_subject, is_reserved
 
 DEFAULT_TIMEOUT = 5.0
 _CACHED_SUBJECTS = 10_000
@@ -231,6 +231,8 @@ class Bus:
 
     def _head(self, subject: str, retain: bool) -> bytes:
         check_subject(subject)
+        if is_reserved(subject) and not self._peer.profile.name.startswith("$"):
+            raise BusError("denied", f"publishing to {subject!r} is for the broker only: it is reserved")
         head = publish_head(subject, p.RETAIN if retain else 0)
         if not retain:
             if len(self._heads) >= _CACHED_SUBJECTS:

@@ -32,6 +32,11 @@ class Decorator:
 
     def __get__(self, plugin: Any, owner: type[Any]) -> Callable[..., Callable[[F], F]]:
         def decorator(*args: Any, **named: Any) -> Callable[[F], F]:
+            if args and callable(args[0]):
+                name = getattr(args[0], "__name__", "a function")
+                raise TypeError(
+                    f"the decorator of {name!r} lacks its parentheses: write @plugin.on_start() and the like"
+                )
             declaration = self._declare(*args, **named)
 
             def remember(handler: F) -> F:

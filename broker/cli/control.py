@@ -87,7 +87,7 @@ def _show_broker(facts: dict[str, Any]) -> None:
     )
     if database["reason"]:
         click.secho(f"  {database['reason']}", fg="yellow")
-    if database["pending"]:
+    if database["pending"] or database["dropped"]:
         click.echo(f"  {database['pending']} writes wait for the database, {database['dropped']} lost")
     for warning in facts["warnings"]:
         click.secho(f"  {warning}", fg="yellow")

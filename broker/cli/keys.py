@@ -47,7 +47,10 @@ def add(home: Path, name: str, tcp: bool) -> None:
 @click.pass_obj
 def remove(home: Path, name: str) -> None:
     """Take the keys of NAME back; a session that stands is not ended."""
-    removed = Home(home).remove_key(name)
+    try:
+        removed = Home(home).remove_key(name)
+    except BusError as error:
+        fail(str(error))
     if not removed:
         fail(f"there is no key of {name!r} in {home}")
     for file in removed:

@@ -71,7 +71,7 @@ class Daemon:
             queue_limit=config.database.queue_limit,
         )
         self._bus = local_bus(self._edge, __version__)
-        self._mesh = MeshPort(self._router, self._bus)
+        self._mesh = MeshPort(self._router, self._bus, self._edge.wake)
         self._records = Records(self._store)
         self._supervisor = self._make_supervisor([_shipped()] if demo else [])
         self._tasks: set[asyncio.Task[None]] = set()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from broker.core.notices import RegistrationRefused, SessionOpened
@@ -21,11 +23,13 @@ class MeshPort:
     Args:
         router: where tokens are admitted.
         bus: the broker's own session, for commands.
+        wake: has the edge send what the router has to say.
     """
 
-    def __init__(self, router: Router, bus: Bus) -> None:
+    def __init__(self, router: Router, bus: Bus, wake: Callable[[], None]) -> None:
         self._router = router
         self._bus = bus
+        self._wake = wake
         self._waiting: dict[str, asyncio.Future[int]] = {}
         self._registered: dict[str, int] = {}
         self._owners: dict[str, str] = {}
@@ -38,10 +42,17 @@ class MeshPort:
         self._router.admission.expect(token, plugin_id, pid)
 
     def forget(self, token: str) -> None:
-        """Admit nobody by this token any more."""
+        """Admit nobody by this token any more, and end the session that it opened.
+
+        The supervisor says so when the process has ended, which it knows long before the transport does: a session that
+        outlived its process would refuse the next one as a duplicate, and let its callers wait.
+        """
         self._router.admission.forget(token)
-        self._registered.pop(token, None)
         self._owners.pop(token, None)
+        session = self._router.session(self._registered.pop(token, 0))
+        if session is not None:
+            self._router.peer_lost(session.peer, time.monotonic(), "its process has ended")
+            self._wake()
 
     async def registered(self, plugin_id: str, token: str) -> int:
         """Wait until the process with this token is registered; returns its session."""

@@ -53,13 +53,16 @@ class Home:
 
     def keys(self) -> dict[str, str]:
         """Every key that admits over the local socket: from key to the plugin it admits, or to `operator`."""
-        found = {file.read_text().strip(): file.stem for file in sorted((self._keys / "plugins").glob("*.key"))}
+        plugins = sorted((self._keys / "plugins").glob("*.key"))
+        found = {file.read_text().strip(): file.stem for file in plugins if file.stem != OPERATOR}
         found[(self._keys / "client.key").read_text().strip()] = OPERATOR
         found.pop("", None)
         return found
 
     def add_plugin_key(self, name: str) -> Path:
         """Make a key that admits exactly the plugin `name`, started by hand; returns its file."""
+        if name == OPERATOR:
+            raise HomeError(f"{OPERATOR!r} is who holds keys/client.key already: name the plugin that the key is for")
         file = self._keys / "plugins" / f"{check_name(name)}.key"
         _write_secret(file, secrets.token_urlsafe(32))
         return file
@@ -87,6 +90,7 @@ class Home:
 
     def remove_key(self, name: str) -> list[Path]:
         """Take back every key of `name`; returns the files removed. The operator's local key stays."""
+        check_name(name)
         folder = self._keys / "curve" / "clients"
         every = [self._keys / "plugins" / f"{name}.key", folder / f"{name}.key", folder / f"{name}.pub"]
         removed = [file for file in every if file.exists()]
@@ -108,4 +112,7 @@ def _read_pair(file: Path) -> CurvePair | None:
     if not file.exists():
         return None
     lines = dict(line.split("=", 1) for line in file.read_text().splitlines() if "=" in line)
-    return CurvePair(lines["public"], lines["secret"])
+    try:
+        return CurvePair(lines["public"], lines["secret"])
+    except KeyError:
+        raise HomeError(f"{file} holds no CURVE key pair: remove it, and new keys are made") from None

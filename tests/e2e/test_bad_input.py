@@ -314,3 +314,18 @@ def test_tcp_admits_known_keys_and_refuses_unknown_ones(mesh: Mesh) -> None:
     refused = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=30)
     assert refused.returncode != 0
     assert os.path.exists(mesh.home / "keys" / "client.key")
+
+
+def test_no_key_command_reaches_the_operators_own_key(mesh: Mesh) -> None:
+    mesh.run()
+    assert mesh.cli("key", "remove", "../client").returncode == 1
+    assert (mesh.home / "keys" / "client.key").exists()
+    assert mesh.cli("key", "add", "operator").returncode == 1
+    assert mesh.cli("status").returncode == 0
+
+
+def test_publishing_on_a_reserved_subject_is_refused_to_the_publisher(mesh: Mesh) -> None:
+    mesh.run()
+    done = mesh.cli("pub", "$broker.fake", "1")
+    assert done.returncode == 1
+    assert "denied" in done.stderr

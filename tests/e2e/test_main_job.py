@@ -1,6 +1,7 @@
 """The mission once, on real processes: plugins register, talk, are stopped, and nothing is left behind."""
 
 import json
+import os
 import signal
 import time
 
@@ -115,3 +116,19 @@ def test_kill_9_of_the_broker_leaves_no_child_and_a_hand_started_plugin_rides_it
     finally:
         hand.kill()
         hand.wait()
+
+
+def test_a_killed_plugin_is_back_at_once_and_its_callers_are_told(mesh: Mesh) -> None:
+    mesh.environ["BROKER_BUS_HEARTBEAT_SECS"] = "30"
+    body = '@plugin.service("sleep")\nasync def sleep():\n    import asyncio\n    await asyncio.sleep(60)\n'
+    mesh.add_plugin("sleeper", body)
+    mesh.run()
+    first = mesh.wait_for("sleeper")["pid"]
+    call = mesh.start_cli("call", "sleeper.sleep", "null", "--timeout", "30")
+    eventually(lambda: mesh.plugin("sleeper")["services"][0]["outstanding"] == 1)
+    os.kill(first, signal.SIGKILL)
+    _, error = call.communicate(timeout=5)
+    assert "lost" in error
+    eventually(lambda: (row := mesh.plugin("sleeper"))["state"] == "running" and row["pid"] != first, 5.0)
+    assert [each["name"] for each in mesh.status()["plugins"]] == ["sleeper"]
+    assert mesh.stop() == 0, mesh.text()

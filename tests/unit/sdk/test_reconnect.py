@@ -428,7 +428,8 @@ async def test_a_publisher_that_is_denied_over_and_over_does_not_flood_the_log(
 ) -> None:
     bus = await mesh.client()
     for _ in range(100):
-        await bus.publish("$broker.up")
+        # Past the check of the SDK itself: what counts is what the broker answers.
+        bus._peer.send(p.Publish(0, "$broker.up", Raw(encode_payload(b""))))
     await mesh.settle()
     assert caplog.text.count("the broker refused a packet: denied") == 1
     assert bus._peer.refused == 100
