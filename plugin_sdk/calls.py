@@ -13,7 +13,6 @@ from msgspec import Raw
 from plugin_sdk.events import decode_body
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import decode_payload
-from plugin_sdk.wire.deadlines import Deadlines
 from plugin_sdk.wire.errors import BusError, CallError
 
 # The broker enforces deadlines; this side only waits that much longer for a broker that does not answer at all.
@@ -37,8 +36,8 @@ def is_undecided(error: BaseException) -> bool:
 class Stream:
     """The receiving end of a streamed reply: pieces as they arrive, then the end or an error."""
 
-    def __init__(self, slot: int) -> None:
-        self.slot = slot
+    def __init__(self, due: float) -> None:
+        self.due = due
         self._pieces: deque[Raw] = deque()
         self._ended: BusError | bool = False
         self._waiter: asyncio.Future[None] | None = None
@@ -74,16 +73,22 @@ class Calls:
 
     Args:
         send: puts a packet into the outbox.
-        flush: sends what is in the outbox now, not at the end of this turn.
+        send_now: the same, and sends it now, not at the end of this turn.
+        loop: where the replies are awaited.
     """
 
-    def __init__(self, send: Callable[[p.Packet], None], flush: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        send: Callable[[p.Packet], None],
+        send_now: Callable[[p.Packet], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         self._send = send
-        self._flush = flush
+        self._send_now = send_now
+        self._loop = loop
         self._refs = count(1)
-        self._replies: dict[int, asyncio.Future[Raw]] = {}
+        self._replies: dict[int, tuple[asyncio.Future[Raw], float]] = {}  # with the time when nobody waits any longer
         self._streams: dict[int, Stream] = {}
-        self._deadlines = Deadlines()
         self._sweeping = False
 
     def __len__(self) -> int:
@@ -93,55 +98,64 @@ class Calls:
         """A number that is not in use."""
         return next(self._refs)
 
-    async def ask(self, packet: p.Packet, ref: int, timeout: float, *, cancellable: bool = False) -> Raw:
-        """Send a packet and wait for its outcome.
+    def begin(self, packet: p.Packet, ref: int, timeout: float) -> asyncio.Future[Raw]:
+        """Send a packet; the future gets its outcome. Ask end() once nobody waits for that, however it came.
 
         Args:
             packet: carries `ref`.
             ref: from next_ref.
-            timeout: seconds after which an answer is not waited for any longer.
-            cancellable: whether the broker should be told when the waiting task is cancelled.
-
-        Raises:
-            RequestFailed: what was answered instead, or `timeout` when nobody did.
+            timeout: seconds after which the outcome is RequestFailed `timeout`.
         """
-        reply: asyncio.Future[Raw] = asyncio.get_running_loop().create_future()
-        alone = not self._replies
-        self._replies[ref] = reply
-        self._send(packet)
-        if alone:
-            # Nothing is on its way that it could share a frame with: waiting for others would only cost time.
-            self._flush()
-        slot = self._watch(ref, timeout)
+        reply: asyncio.Future[Raw] = self._loop.create_future()
+        # With nothing on its way that it could share a frame with, waiting for others would only cost time.
+        send = self._send if self._replies else self._send_now
+        self._replies[ref] = (reply, self._due(timeout))
+        send(packet)
+        return reply
+
+    def end(self, ref: int) -> None:
+        """Nobody waits for this outcome any more."""
+        del self._replies[ref]
+
+    async def ask(self, packet: p.Packet, ref: int, timeout: float) -> Raw:
+        """Send a packet that carries `ref` and wait for its outcome; raises RequestFailed when it did not go well."""
+        reply = self.begin(packet, ref, timeout)
+        try:
+            return await reply
+        finally:
+            self.end(ref)
+
+    async def call(self, packet: p.Call, timeout: float) -> Raw:
+        """The same for a request, which ends at the callee too when the waiting task is cancelled."""
+        ref = packet.ref
+        reply = self.begin(packet, ref, timeout)
         try:
             return await reply
         except asyncio.CancelledError:
-            if cancellable:
-                self._send(p.Cancel(ref))
+            self._send(p.Cancel(ref))
             raise
         finally:
-            self._deadlines.discard(ref, slot)
-            del self._replies[ref]
+            self.end(ref)
 
     def open_stream(self, packet: p.Call, timeout: float) -> Stream:
         """Send a request whose reply comes in pieces; ask drop_stream at the end, however it comes."""
-        stream = self._streams[packet.ref] = Stream(self._watch(packet.ref, timeout))
+        stream = self._streams[packet.ref] = Stream(self._due(timeout))
         self._send(packet)
         return stream
 
     def drop_stream(self, ref: int) -> None:
         """Nobody reads this stream any more."""
-        if self._end_stream(ref) is not None:
+        if self._streams.pop(ref, None) is not None:
             self._send(p.Cancel(ref))
 
     def on_reply(self, packet: p.Reply) -> None:
         """The last word of a request."""
-        reply = self._replies.get(packet.ref)
-        if reply is not None:
-            if not reply.done():
-                reply.set_result(packet.payload)
+        waiting = self._replies.get(packet.ref)
+        if waiting is not None:
+            if not waiting[0].done():
+                waiting[0].set_result(packet.payload)
             return
-        stream = self._end_stream(packet.ref)
+        stream = self._streams.pop(packet.ref, None)
         if stream is None:
             return
         try:
@@ -160,9 +174,9 @@ class Calls:
 
     def on_ok(self, packet: p.Ok) -> None:
         """Something that we asked for took effect."""
-        reply = self._replies.get(packet.ref)
-        if reply is not None and not reply.done():
-            reply.set_result(Raw(b""))
+        waiting = self._replies.get(packet.ref)
+        if waiting is not None and not waiting[0].done():
+            waiting[0].set_result(Raw(b""))
 
     def on_error(self, packet: p.Error) -> None:
         """Something that we asked for did not go well."""
@@ -174,36 +188,32 @@ class Calls:
             self._fail(ref, RequestFailed(error.code, error.text))
 
     def _fail(self, ref: int, error: RequestFailed) -> None:
-        reply = self._replies.get(ref)
-        if reply is not None:
-            if not reply.done():
-                reply.set_exception(error)
+        waiting = self._replies.get(ref)
+        if waiting is not None:
+            if not waiting[0].done():
+                waiting[0].set_exception(error)
             return
-        stream = self._end_stream(ref)
+        stream = self._streams.pop(ref, None)
         if stream is not None:
             stream.end(error)
 
-    def _end_stream(self, ref: int) -> Stream | None:
-        stream = self._streams.pop(ref, None)
-        if stream is not None:
-            self._deadlines.discard(ref, stream.slot)
-        return stream
-
-    def _watch(self, ref: int, timeout: float) -> int:
-        # One timer for all: a timer handle for each request costs as much as the rest of it.
-        loop = asyncio.get_running_loop()
+    def _due(self, timeout: float) -> float:
+        """When the sweep ends what was begun now."""
         if not self._sweeping:
             self._sweeping = True
-            loop.call_later(SWEEP_SECS, self._sweep)
-        return self._deadlines.add(ref, loop.time() + timeout + GRACE_SECS)
+            self._loop.call_later(SWEEP_SECS, self._sweep)
+        return self._loop.time() + timeout + GRACE_SECS
 
     def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
-        for ref in self._deadlines.expire(loop.time()):
+        # One timer that looks at all: a timer for each request costs as much as the rest of it.
+        now = self._loop.time()
+        late = [ref for ref, (_, due) in self._replies.items() if due <= now]
+        late += [ref for ref, stream in self._streams.items() if stream.due <= now]
+        for ref in late:
             self._fail(ref, RequestFailed("timeout", _LATE))
         self._sweeping = bool(self._replies or self._streams)
         if self._sweeping:
-            loop.call_later(SWEEP_SECS, self._sweep)
+            self._loop.call_later(SWEEP_SECS, self._sweep)
 
 
 def decode_reply(payload: Raw | bytes, service: str) -> Any:

@@ -164,7 +164,7 @@ class Bus:
         ref = calls.next_ref()
         options = call_options(wait_ready, to=to) if wait_ready or to is not None else None
         packet = self._call_packet(ref, service, args, headers, timeout, options)
-        return decode_reply(await calls.ask(packet, ref, timeout, cancellable=True), service)
+        return decode_reply(await calls.call(packet, timeout), service)
 
     async def stream(
         self,

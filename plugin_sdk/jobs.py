@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import Any
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 
-@dataclass(slots=True, eq=False)
-class Job:
+class Job(Struct, eq=False):
     """One request in hand; `wanted` until somebody cancels it or its session is lost."""
 
     number: int
@@ -21,8 +19,8 @@ class Job:
     wanted: bool = True
     cancelled: bool = False
     task: asyncio.Task[Any] | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    _waiter: asyncio.Future[None] | None = None
+    headers: dict[str, str] = {}
+    waiter: asyncio.Future[None] | None = None
 
     def cancel(self) -> None:
         """Nobody waits for it any more: stop working on it."""
@@ -33,12 +31,12 @@ class Job:
     def add_credit(self, amount: int) -> None:
         """The caller takes so many chunks more."""
         self.credit += amount
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
 
     async def room(self) -> None:
         """Wait until the caller takes another chunk."""
         while self.credit <= 0:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+            self.waiter = asyncio.get_running_loop().create_future()
+            await self.waiter
         self.credit -= 1

@@ -12,7 +12,7 @@ from plugin_sdk.wire.limits import FRAME_TARGET
 from plugin_sdk.wire.outbox import Outbox
 
 # So many requests or replies go out before the end of a turn: the other side can begin while this one goes on.
-PIPELINE = 16
+PIPELINE = 128
 
 log = logging.getLogger("plugin_sdk")
 
@@ -57,6 +57,11 @@ class Outflow:
             self.flush()
         elif not self._planned:
             self.plan_flush()
+
+    def send_now(self, packet: p.Packet) -> None:
+        """Put a packet into the frame and send it."""
+        self.outbox.add(encode(packet))
+        self.flush()
 
     def plan_flush(self) -> None:
         """Flush at the end of this turn of the loop."""

@@ -70,7 +70,8 @@ class Peer:
         self.before_register: Callable[[], None] = lambda: None
         self.out = Outflow(link.send)
         self.send = self.out.send
-        self.calls = Calls(self.send, self.out.flush)
+        self._loop = asyncio.get_running_loop()
+        self.calls = Calls(self.send, self.out.send_now, self._loop)
         self.window = DEFAULT_LIMITS.event_credit
         self.chunk_credit = DEFAULT_LIMITS.chunk_credit
         self.max_payload = DEFAULT_LIMITS.frame_bytes - _ENVELOPE
@@ -90,7 +91,6 @@ class Peer:
         self._link = link
         self._token = token
         self._endpoint = endpoint
-        self._loop = asyncio.get_running_loop()
         self._session = Session(Side.PEER)
         self._handshake = Handshake(self._session, self._send_register, endpoint)
         self._parts: list[Part] = []

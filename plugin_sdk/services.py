@@ -210,6 +210,7 @@ class Service:
         self.in_force = False
         self.wants_caller = wants_caller(handler)
         self._servers = servers
+        self._what = f"the request to {name!r}"
         self._bind = binder(handler, name)
         self._streams = isasyncgenfunction(handler)
         self._handler = handler if self._streams else as_coroutine(handler, servers.threads, options.timeout)
@@ -219,10 +220,10 @@ class Service:
     async def _handle(self, job: Job) -> int:
         if not job.wanted:
             return 0
-        job.task = task = asyncio.current_task()
+        job.task = task = self.workers.task
         try:
             job.headers, body = decode_payload(job.payload)
-            args, named = self._bind(decode_body(body, f"the request to {self.name!r}"))
+            args, named = self._bind(decode_body(body, self._what))
             if self.wants_caller:
                 named = {**named, CALLER: job.caller or {}}
             if self._streams:

@@ -27,7 +27,7 @@ def check_may_serve(session: Session, service: str) -> None:
 
 def check_may_call(session: Session, service: str) -> None:
     """Raise BusError `denied` unless this session may call `service`."""
-    if session.identity.local or not is_reserved(service):
+    if not is_reserved(service) or session.identity.local:
         return
     if service.startswith(_LIFE_CYCLE):
         raise BusError("denied", f"calling {service!r} is for the broker only")

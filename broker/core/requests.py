@@ -22,6 +22,8 @@ from plugin_sdk.wire.errors import REGISTRY, BusError
 from plugin_sdk.wire.limits import MAX_INFO_ITEMS, Limits
 from plugin_sdk.wire.subjects import check_subject, is_reserved
 
+_SENT = Raw(b"")
+
 
 class Requests:
     """The table of requests, and the services they go to."""
@@ -239,13 +241,14 @@ class Requests:
         instance.served += 1
         callee = instance.session
         callee.serving[pending.id] = pending
-        options = _options_for(pending, instance)
-        if options is not None and options.get("stream") is True:
-            pending.chunks = self._limits.chunk_credit
+        options = pending.options
+        if options is not None or instance.disclose:
+            options = _options_for(pending, instance)
+            if options is not None and options.get("stream") is True:
+                pending.chunks = self._limits.chunk_credit
         left = max(1, round((pending.deadline - now) * 1000))
-        payload = Raw(pending.payload)
-        callee.outbox.add(encode(p.Request(pending.id, pending.service, payload, left, options)))
-        pending.payload = b""
+        callee.outbox.add(encode(p.Request(pending.id, pending.service, pending.payload, left, options)))
+        pending.payload = _SENT
 
     def _dispatch(self, service: Service, now: float) -> None:
         """Give waiting requests to instances with room."""

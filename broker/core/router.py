@@ -64,8 +64,8 @@ class Router:
         self._handlers: dict[type[Struct], Callable[[Session, Any, float], None]] = {
             p.Credit: self._on_credit,
             p.Call: self._on_call,
-            p.Reply: lambda session, packet, now: self.requests.reply(session, packet, now),
-            p.Chunk: lambda session, packet, now: self.requests.chunk(session, packet, now),
+            p.Reply: self.requests.reply,
+            p.Chunk: self.requests.chunk,
             p.Error: self._on_error,
             p.Cancel: lambda session, packet, now: self.requests.cancel(session, packet.ref, now),
             p.Subscribe: lambda session, packet, now: self.events.subscribe(session, packet),

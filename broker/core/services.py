@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from broker.core.sessions import Instance, Pending
 
@@ -20,8 +20,8 @@ class Service:
     def enqueue(self, pending: Pending) -> None:
         """Let a request wait for an instance with room."""
         # A copy: the Raw would keep the caller's whole frame alive for as long as this waits.
-        pending.payload = bytes(pending.payload)
-        pending.caller.held += len(pending.payload)
+        pending.payload = pending.payload.copy()
+        pending.caller.held += len(memoryview(pending.payload))
         self.waiting[pending.id] = pending
 
     def dequeue(self) -> Pending:
@@ -33,7 +33,7 @@ class Service:
     def leave(self, pending: Pending) -> None:
         """A request waits no longer, if it did."""
         if self.waiting.pop(pending.id, None) is not None:
-            pending.caller.held -= len(pending.payload)
+            pending.caller.held -= len(memoryview(pending.payload))
 
     def choose(self) -> Instance | None:
         """The instance with the fewest outstanding requests, the least used among equals; None when all are full."""
@@ -50,10 +50,8 @@ class Services:
 
     def __init__(self) -> None:
         self._services: dict[str, Service] = {}
-
-    def get(self, name: str) -> Service | None:
-        """The service of that name, with or without instances."""
-        return self._services.get(name)
+        # The service of that name, with or without instances, or None. Every request asks twice: no method around it.
+        self.get: Callable[[str], Service | None] = self._services.get
 
     def obtain(self, name: str) -> Service:
         """The same, made when it is new."""

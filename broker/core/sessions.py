@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from broker.core.flow import Lane, Subscription
 from plugin_sdk.wire.outbox import Outbox
@@ -97,15 +97,14 @@ class Instance:
     served: int = 0
 
 
-@dataclass(slots=True, eq=False)
-class Pending:
+class Pending(Struct, eq=False):
     """One request that has not ended. `instance` is None while it waits for one."""
 
     id: int
     caller: Session
     ref: int
     service: str
-    payload: Raw | bytes
+    payload: Raw
     deadline: float
     slot: int
     options: dict[str, Any] | None

@@ -1,5 +1,6 @@
 """The tree of patterns finds what the reference finds, at a cost that unrelated patterns do not change."""
 
+import gc
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -68,6 +69,7 @@ def steps_of(action: Callable[[], None]) -> int:
         return count
 
     tracer = sys.gettrace()
+    gc.disable()  # what it calls back would be counted, and when it runs depends on everything before
     sys.setprofile(count)
     sys.settrace(count)
     try:
@@ -75,6 +77,7 @@ def steps_of(action: Callable[[], None]) -> int:
     finally:
         sys.settrace(tracer)
         sys.setprofile(None)
+        gc.enable()
     return steps
 
 
