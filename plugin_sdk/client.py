@@ -22,10 +22,10 @@ from plugin_sdk.registration import Profile
 from plugin_sdk.services import Servers, Service
 from plugin_sdk.subscriptions import Subscription
 from plugin_sdk.wire import packets as p
-from plugin_sdk.wire.codec import publish_head
+from plugin_sdk.wire.codec import encode_payload, publish_head
 from plugin_sdk.wire.errors import BusError, ConnectionLost
 from plugin_sdk.wire.limits import EVENT_OVERHEAD, FRAME_TARGET, MAX_SUBJECT_BYTES
-from plugin_sdk.wire.subjects import check_subject, is_reserved
+from plugin_sdk.wire.subjects import check_subject, is_reserved, matches
 
 DEFAULT_TIMEOUT = 5.0
 _CACHED_SUBJECTS = 10_000
@@ -91,7 +91,8 @@ class Bus:
 
         Raises:
             BadSubject: the subject breaks the grammar.
-            BusError: code `bad_request` when `data` cannot be encoded, `too_large` when it is over the limit.
+            BusError: code `bad_request` when `data` cannot be encoded, `too_large` when it is over the limit, `denied`
+                when the plugin was not granted the subject.
             ConnectionLost: there is no broker.
         """
         payload = pack(data, headers, subject, self._peer.max_payload)
@@ -233,6 +234,12 @@ class Bus:
         check_subject(subject)
         if is_reserved(subject) and not self._peer.profile.name.startswith("$"):
             raise BusError("denied", f"publishing to {subject!r} is for the broker only: it is reserved")
+        granted = self._peer.permissions.get("publish")
+        if granted is not None and not any(matches(pattern, subject) for pattern in granted):
+            # The broker is told all the same, with nothing in it: what was denied belongs into its audit log.
+            self._peer.send(p.Publish(0, subject, Raw(encode_payload(b""))))
+            text = f"{self._peer.profile.name!r} lacks the permission 'event_bus: publish {subject}'"
+            raise BusError("denied", f"{text}: ask for it in plugin.yaml, or have the operator grant it")
         head = publish_head(subject, p.RETAIN if retain else 0)
         if not retain:
             if len(self._heads) >= _CACHED_SUBJECTS:

@@ -60,7 +60,21 @@ def check(home: Path, config: Path | None) -> None:
         catalog.plugins, plan, timing, plugin_secs(total), f"shutdown.timeout_secs = {total:g}"
     ):
         click.echo(f"broker: warning: {warning}", err=True)
+    faults = _grant_faults(home)
     for name, problem in sorted(plan.problems.items()):
         click.echo(f"broker: plugin {name}: {problem.text}", err=True)
     click.echo(f"{len(catalog.plugins)} plugins, {len(plan.problems)} of them cannot start")
-    raise SystemExit(EX_FAILED if plan.problems else 0)
+    raise SystemExit(EX_FAILED if plan.problems or faults else 0)
+
+
+def _grant_faults(home: Path) -> bool:
+    """Print what is wrong with the operator's file of grants; returns whether anything is."""
+    from broker.supervisor.access import read_grants
+    from broker.supervisor.document import BadDocument
+
+    try:
+        read_grants(home)
+    except BadDocument as error:
+        click.echo(f"broker: {error}", err=True)
+        return True
+    return False

@@ -51,6 +51,7 @@ class PluginManagerSection(Section, frozen=True):
     data_dir: Folder
     max_concurrency: Annotated[int, Meta(ge=1, le=256)] = 8
     timeout: Annotated[float, Meta(ge=0.1, le=3600)] = 10.0
+    permissions: Literal["declared", "granted"] = "declared"
     enable_sandbox: Annotated[bool, not_yet("sandboxing of plugins")] = False
     max_memory: Annotated[int, Meta(ge=0), not_yet("a memory limit for plugins")] = 0
     max_cpu: Annotated[int, Meta(ge=0), not_yet("a CPU limit for plugins")] = 0

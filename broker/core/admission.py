@@ -7,9 +7,10 @@ the operator key. See docs/PROTOCOL.md, "Registration".
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from broker.core.grants import UNRESTRICTED, Permissions
 from broker.core.sessions import Identity, Origin
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.errors import BusError
@@ -30,6 +31,7 @@ class Expected:
 
     plugin_id: str
     pid: int
+    permissions: Permissions
 
 
 class Admission:
@@ -39,11 +41,12 @@ class Admission:
         self._uids = frozenset(uids)
         self._expected: dict[str, Expected] = {}
         self._keys: dict[str, str] = {}
+        self._grants: Callable[[str], Permissions] = lambda name: UNRESTRICTED
         self.closed = False
 
-    def expect(self, token: str, plugin_id: str, pid: int) -> None:
+    def expect(self, token: str, plugin_id: str, pid: int, permissions: Permissions = UNRESTRICTED) -> None:
         """Admit the process `pid`, or one of its process group, as `plugin_id` when it shows `token`."""
-        self._expected[token] = Expected(plugin_id, pid)
+        self._expected[token] = Expected(plugin_id, pid, permissions)
 
     def forget(self, token: str) -> None:
         """Admit nobody by this token any more."""
@@ -52,6 +55,10 @@ class Admission:
     def set_keys(self, keys: dict[str, str]) -> None:
         """Replace the keys: from key to the one plugin name that it admits, or to `operator` for every name."""
         self._keys = dict(keys)
+
+    def set_grants(self, grants: Callable[[str], Permissions]) -> None:
+        """Decide from now on with `grants` what those may do that the broker did not start, by their proven name."""
+        self._grants = grants
 
     def admit(self, packet: p.Register, origin: Origin) -> tuple[int, Identity]:
         """Protocol version and proven identity of a peer; raises Refusal or BadSubject."""
@@ -95,10 +102,12 @@ class Admission:
 
     def _by_grant(self, packet: p.Register, granted: str, proof: str) -> Identity:
         if granted == OPERATOR:
-            return Identity(packet.name, "operator" if proof == "key" else proof, operator=True)
+            # The operator may do everything, and tries out a plugin under the permissions that it will have.
+            permissions = self._grants(packet.name) if packet.role == "plugin" else UNRESTRICTED
+            return Identity(packet.name, "operator" if proof == "key" else proof, True, permissions)
         if granted != packet.name:
             raise Refusal("bad_token", f"this key admits {granted!r}, not {packet.name!r}")
-        return Identity(granted, proof)
+        return Identity(granted, proof, permissions=self._grants(granted))
 
 
 def _by_start(packet: p.Register, origin: Origin, expected: Expected) -> Identity:
@@ -108,4 +117,4 @@ def _by_start(packet: p.Register, origin: Origin, expected: Expected) -> Identit
     if origin.pid and expected.pid not in (origin.pid, origin.group):
         text = f"this token was made for process {expected.pid}, but process {origin.pid} shows it"
         raise Refusal("bad_token", text)
-    return Identity(expected.plugin_id, "managed")
+    return Identity(expected.plugin_id, "managed", permissions=expected.permissions)

@@ -21,7 +21,7 @@ from broker.core.flow import (
     drain_in_order,
 )
 from broker.core.groups import Group, Turn
-from broker.core.permissions import check_may_subscribe
+from broker.core.permissions import check_may_subscribe, missing
 from broker.core.retained import Retained
 from broker.core.sessions import Session
 from broker.core.subjects import SubjectTree
@@ -130,9 +130,14 @@ class Events:
 
         A publisher in a loop fills whole frames with one subject: its verdict is looked up once, and its payloads are
         appended to each outbox in one step. Anything out of the ordinary goes the way of single events.
+
+        Raises:
+            BusError: the packet at `begin` is refused; none was published.
         """
         first: p.Publish = packets[begin]
         subject = first.subject
+        if session.may_publish is not None and not session.may_publish[subject]:
+            raise missing(session, "event_bus: publish", subject)
         route = self._routes.get(subject)
         if route is None or not route.plain or first.flags:
             self.publish(session, first)

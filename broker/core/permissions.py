@@ -1,4 +1,4 @@
-"""What a session may do, beside what its plugin was granted: reserved names, and names under one's own."""
+"""What a session may do: what its plugin was granted, and never what is reserved or under the name of another."""
 
 from __future__ import annotations
 
@@ -9,15 +9,28 @@ from plugin_sdk.wire.subjects import is_reserved
 _LIFE_CYCLE = "$plugin."
 
 
+def missing(session: Session, permission: str, name: str) -> BusError:
+    """The error for somebody who was not granted what it needs; it names the permission as the files spell it."""
+    text = f"{session.role} {session.name!r} lacks the permission '{permission} {name}'"
+    return BusError("denied", f"{text}: ask for it in plugin.yaml, or grant it in the operator's file of grants")
+
+
 def check_may_subscribe(session: Session, pattern: str) -> None:
     """Raise BusError `denied` unless this session may see what `pattern` covers."""
-    if is_reserved(pattern) and not (session.identity.local or session.identity.operator):
-        raise BusError("denied", f"subscribing to {pattern!r} is for the operator: it is reserved")
+    if is_reserved(pattern):
+        if not (session.identity.local or session.identity.operator):
+            raise BusError("denied", f"subscribing to {pattern!r} is for the operator: it is reserved")
+    elif not session.permissions.may_subscribe(pattern):
+        raise missing(session, "event_bus: subscribe", pattern)
 
 
 def check_may_serve(session: Session, service: str) -> None:
     """Raise BusError `denied` unless this session may offer `service`."""
-    if session.identity.local or (session.role == "plugin" and service.startswith(session.name + ".")):
+    if session.identity.local:
+        return
+    if session.role == "plugin" and service.startswith(session.name + "."):
+        if session.may_offer is not None and not session.may_offer[service]:
+            raise missing(session, "services: offer", service)
         return
     if is_reserved(service):
         raise BusError("denied", f"service {service!r} is reserved for the broker")
@@ -27,7 +40,11 @@ def check_may_serve(session: Session, service: str) -> None:
 
 def check_may_call(session: Session, service: str) -> None:
     """Raise BusError `denied` unless this session may call `service`."""
-    if not is_reserved(service) or session.identity.local:
+    if not is_reserved(service):
+        if session.may_call is not None and not session.may_call[service]:
+            raise missing(session, "services: call", service)
+        return
+    if session.identity.local:
         return
     if service.startswith(_LIFE_CYCLE):
         raise BusError("denied", f"calling {service!r} is for the broker only")

@@ -297,7 +297,8 @@ class Router:
         }
         credit = self.limits.publish_credit
         heartbeat_ms = round(self.heartbeat * 1000)
-        return p.Registered(session.protocol, session.number, heartbeat_ms, credit, session.name, limits)
+        granted = session.permissions.narrowed()
+        return p.Registered(session.protocol, session.number, heartbeat_ms, credit, session.name, limits, granted)
 
     def _on_credit(self, session: Session, packet: p.Credit, now: float) -> None:
         if packet.stream:

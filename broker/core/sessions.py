@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Raw, Struct
 
 from broker.core.flow import Lane, Subscription
+from broker.core.grants import UNRESTRICTED, Permissions, Verdicts, verdicts
 from plugin_sdk.wire.outbox import Outbox
 
 
@@ -33,6 +34,7 @@ class Identity:
     name: str
     proof: str
     operator: bool = False
+    permissions: Permissions = UNRESTRICTED
 
     @property
     def local(self) -> bool:
@@ -71,6 +73,19 @@ class Session:
     held: int = 0  # bytes of its calls that wait at the broker for an instance with room
     published: int = 0
     errors: int = 0
+    may_publish: Verdicts | None = None
+    may_call: Verdicts | None = None
+    may_offer: Verdicts | None = None
+
+    def __post_init__(self) -> None:
+        self.may_publish = verdicts(self.permissions.publish)
+        self.may_call = verdicts(self.permissions.call)
+        self.may_offer = verdicts(self.permissions.offer)
+
+    @property
+    def permissions(self) -> Permissions:
+        """What it was granted."""
+        return self.identity.permissions
 
     @property
     def name(self) -> str:

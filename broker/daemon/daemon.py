@@ -15,6 +15,7 @@ from broker import __version__
 from broker.config import Config, load
 from broker.control.services import Control
 from broker.core import Router
+from broker.core.grants import Permissions
 from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened
 from broker.core.snapshot import Snapshot
 from broker.daemon.local import local_bus
@@ -29,6 +30,8 @@ from broker.home import CurvePair, Home, HomeError, HomeLock, prepare_socket
 from broker.shutdown.guard import EX_UNDONE, Guard
 from broker.shutdown.phases import Shutdown
 from broker.store import Store
+from broker.supervisor.access import Access, Grants, read_grants
+from broker.supervisor.document import BadDocument
 from broker.supervisor.supervisor import Supervisor
 from broker.telemetry.logs import Throttle
 from plugin_sdk.wire.limits import Limits
@@ -71,7 +74,9 @@ class Daemon:
             queue_limit=config.database.queue_limit,
         )
         self._bus = local_bus(self._edge, __version__)
-        self._mesh = MeshPort(self._router, self._bus, self._edge.wake)
+        self._grants = Grants()
+        self._router.admission.set_grants(self._granted)
+        self._mesh = MeshPort(self._router, self._bus, self._edge.wake, self._granted)
         self._records = Records(self._store)
         self._supervisor = self._make_supervisor([_shipped()] if demo else [])
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,11 +91,12 @@ class Daemon:
             config.bus.socket,
         )
         self._stopping = Stopping(rooms, self._tasks)
-        live = live_settings(self._supervisor.set_pace, self._time_shutdown)
-        self._reloading = Reloading(config, read or _reader(config), live, self._supervisor.reload)
+        live = live_settings(self._supervisor.set_pace, self._time_shutdown, self._grant_as)
+        self._reloading = Reloading(config, read or _reader(config), live, self._read_grants, self._supervisor.reload)
         self._guard = guard
         self._guard.kill = self._supervisor.kill_all
         self._time_shutdown(config)
+        self._grant_as(config)
 
     async def start(self) -> None:
         """Open the bus, then everything that uses it; raises HomeError when the home or an address is unusable."""
@@ -99,6 +105,10 @@ class Daemon:
         self._home.prepare()
         self._lock.acquire()
         self.read_keys()
+        try:
+            await self._read_grants()
+        except BadDocument as error:
+            raise HomeError(str(error)) from None
         self._listen(prepare_socket(self._config.bus.socket))
         self._edge.start()
         await self._bus.open()
@@ -208,6 +218,17 @@ class Daemon:
         if not await asyncio.to_thread(unknown_key_is_refused, bound, keys.public):
             raise HomeError(f"{bound} did not refuse an unknown key: not serving TCP like that")
         log.info("listening on %s for %d known keys", bound, len(self._home.tcp_clients()))
+
+    def _granted(self, plugin_id: str, asked: Access | None = None) -> Permissions:
+        return self._grants.of(plugin_id, asked, as_declared=self._as_declared)
+
+    def _grant_as(self, config: Config) -> None:
+        self._as_declared = config.plugin_manager.permissions == "declared"
+
+    async def _read_grants(self) -> bool:
+        """Read the operator's grants; returns whether they have changed."""
+        before, self._grants = self._grants, await asyncio.to_thread(read_grants, self._home.path)
+        return self._grants != before
 
     def _on_stop_signal(self, name: str) -> None:
         log.info("%s: stopping", name)

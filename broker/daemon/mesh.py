@@ -8,8 +8,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from broker.core.grants import Permissions
 from broker.core.notices import RegistrationRefused, SessionOpened
 from broker.core.router import Router
+from broker.supervisor.access import Access
 from broker.supervisor.errors import CommandError
 from plugin_sdk.client import Bus
 from plugin_sdk.wire.errors import BusError
@@ -24,22 +26,30 @@ class MeshPort:
         router: where tokens are admitted.
         bus: the broker's own session, for commands.
         wake: has the edge send what the router has to say.
+        granted: what a plugin may do, by its name and by what it asks for.
     """
 
-    def __init__(self, router: Router, bus: Bus, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        router: Router,
+        bus: Bus,
+        wake: Callable[[], None],
+        granted: Callable[[str, Access | None], Permissions],
+    ) -> None:
         self._router = router
         self._bus = bus
         self._wake = wake
+        self._granted = granted
         self._waiting: dict[str, asyncio.Future[int]] = {}
         self._registered: dict[str, int] = {}
         self._owners: dict[str, str] = {}
         self._refusals: dict[str, deque[str]] = {}
 
-    def expect(self, plugin_id: str, token: str, pid: int) -> None:
+    def expect(self, plugin_id: str, token: str, pid: int, asked: Access | None) -> None:
         """Admit the process `pid`, or one of its group, as `plugin_id` when it shows `token`."""
         self._refusals[plugin_id] = deque(maxlen=MAX_REFUSALS)
         self._owners[token] = plugin_id
-        self._router.admission.expect(token, plugin_id, pid)
+        self._router.admission.expect(token, plugin_id, pid, self._granted(plugin_id, asked))
 
     def forget(self, token: str) -> None:
         """Admit nobody by this token any more, and end the session that it opened.

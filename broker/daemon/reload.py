@@ -10,6 +10,7 @@ from functools import reduce
 from typing import Any
 
 from broker.config import Config, ConfigError
+from broker.supervisor.document import BadDocument
 from broker.supervisor.errors import SupervisorError
 from broker.supervisor.reload import APPLIED, FAILED, NEEDS_RESTART, UNCHANGED, Outcome
 from broker.telemetry.logs import set_up_logging
@@ -54,13 +55,16 @@ class Report:
 
 
 def live_settings(
-    set_pace: Callable[[int, float], None], time_shutdown: Callable[[Config], None]
+    set_pace: Callable[[int, float], None],
+    time_shutdown: Callable[[Config], None],
+    grant: Callable[[Config], None],
 ) -> dict[str, Callable[[Config], None]]:
     """What makes each setting that can take effect at once do so, by its full name.
 
     Args:
         set_pace: given how many plugins may start at the same time, and the seconds for each step.
         time_shutdown: given a configuration whose times for the shutdown hold from now on.
+        grant: given a configuration that says what plugins may do that register from now on.
     """
 
     def log_as(config: Config) -> None:
@@ -72,6 +76,7 @@ def live_settings(
     return {
         **dict.fromkeys(("broker.log_level", "broker.log_format"), log_as),
         **dict.fromkeys(("plugin_manager.max_concurrency", "plugin_manager.timeout"), start_as),
+        "plugin_manager.permissions": grant,
         **dict.fromkeys(
             ("shutdown.timeout_secs", "shutdown.force_quit", "shutdown.force_delay_secs", "shutdown.sighup"),
             time_shutdown,
@@ -86,6 +91,7 @@ class Reloading:
         config: in force now.
         read: reads it anew; raises ConfigError.
         live: makes a setting, by its full name, take effect at once; settings without one need a restart.
+        grants: reads the operator's grants anew and tells whether they have changed; raises BadDocument.
         plugins: makes the plugins what their folders say.
     """
 
@@ -94,11 +100,13 @@ class Reloading:
         config: Config,
         read: Callable[[], Config],
         live: Mapping[str, Callable[[Config], None]],
+        grants: Callable[[], Awaitable[bool]],
         plugins: Callable[[], Awaitable[Sequence[Outcome]]],
     ) -> None:
         self._values = dict(_values(config))
         self._read = read
         self._live = live
+        self._grants = grants
         self._plugins = plugins
         self._turn = asyncio.Lock()
 
@@ -112,9 +120,12 @@ class Reloading:
     async def _run(self) -> Report:
         try:
             config = await asyncio.to_thread(self._read)
+            granted = Item("grants", APPLIED if await self._grants() else UNCHANGED, "for what registers from now on")
         except ConfigError as error:
             return Report(problems=[str(problem) for problem in error.problems])
-        items = [self._apply(name, value, config) for name, value in _values(config)]
+        except BadDocument as error:
+            return Report(problems=[str(error)])
+        items = [granted, *(self._apply(name, value, config) for name, value in _values(config))]
         warnings = [str(warning) for warning in config.warnings]
         try:
             outcomes = await self._plugins()

@@ -7,8 +7,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from broker.supervisor.document import BadDocument, read_document
-from broker.supervisor.manifest import Manifest, Overrides, read_as
+from broker.supervisor.manifest import Manifest, Overrides
 from broker.supervisor.plan import Candidate
+from broker.supervisor.section import read_as
 
 MANIFEST = "plugin.yaml"
 

@@ -1,19 +1,18 @@
 """What a plugin says about itself in `plugin.yaml`, and what its operator says about it in `config_dir/NAME.yaml`."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType, structs
+from msgspec import UNSET, Meta, UnsetType, structs
 
-from broker.supervisor.document import BadDocument, Document, Place
+from broker.supervisor.access import Access
 from broker.supervisor.restart import RestartPolicy
+from broker.supervisor.section import Section
 from broker.supervisor.values import (
     FLAG,
     POLICY,
     TEXT,
-    Before,
     Command,
     Environment,
     FreeConfig,
@@ -24,14 +23,7 @@ from broker.supervisor.values import (
 )
 
 
-class _Section(Struct, frozen=True):
-    @classmethod
-    def completed(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """What a file says, with what goes without saying."""
-        return data
-
-
-class Timeouts(_Section, frozen=True):
+class Timeouts(Section, frozen=True):
     """Seconds that each step may take; what is not said here is the supervisor's to decide."""
 
     register_: Secs = msgspec.field(default=None, name="register")
@@ -48,7 +40,7 @@ class Timeouts(_Section, frozen=True):
 StepTimeouts = Annotated[Timeouts, Meta(description="seconds by step, such as 'register: 20'")]
 
 
-class Manifest(_Section, frozen=True):
+class Manifest(Section, frozen=True):
     """A plugin's description of itself."""
 
     id: Annotated[PluginId, Meta(description="a name of letters, digits, '_' and '-' that begins with a letter")]
@@ -60,9 +52,10 @@ class Manifest(_Section, frozen=True):
     after: Annotated[tuple[PluginId, ...], Meta(description="a list of plugin names")] = ()
     conflicts: Annotated[tuple[Requirement, ...], Meta(description="a list such as ['old-logger<2']")] = ()
     services: Annotated[tuple[str, ...], Meta(description="a list of service names")] = ()
+    permissions: Access | None = None
     command: Command = ()
-    env: Environment = {}
-    config: FreeConfig = {}
+    env: Environment = msgspec.field(default_factory=dict)
+    config: FreeConfig = msgspec.field(default_factory=dict)
     restart: Annotated[RestartPolicy, POLICY] = RestartPolicy.ALWAYS
     timeouts: StepTimeouts = Timeouts()
 
@@ -85,114 +78,14 @@ class Manifest(_Section, frozen=True):
         )
 
 
-class Overrides(_Section, frozen=True):
+class Overrides(Section, frozen=True):
     """What the operator's file of one plugin may change."""
 
     enabled: Annotated[bool | UnsetType, FLAG] = UNSET
-    env: Environment = {}
-    config: FreeConfig = {}
+    env: Environment = msgspec.field(default_factory=dict)
+    config: FreeConfig = msgspec.field(default_factory=dict)
     restart: Annotated[RestartPolicy | UnsetType, POLICY] = UNSET
     timeouts: StepTimeouts = Timeouts()
-
-
-_Model = TypeVar("_Model", bound=_Section)
-_Shape = TypeVar("_Shape", list[Any], dict[str, Any])
-
-
-def read_as(model: type[_Model], document: Document) -> _Model:
-    """Checks a document against a model.
-
-    Raises:
-        BadDocument: with every problem on a line of its own: file, line, field, value and what is expected.
-    """
-    reader = _Reader(document)
-    found = reader.section(model, model.completed(document.data), ())
-    if found is None:
-        raise BadDocument("\n".join(f"{where}: {what}" for where, what in reader.problems.items()))
-    return found
-
-
-class _Reader:
-    """Reads value by value, because msgspec stops at the first that does not fit."""
-
-    def __init__(self, document: Document) -> None:
-        self.problems: dict[str, str] = {}
-        self._document = document
-
-    def section(self, model: type[_Model], data: dict[str, Any], place: Place) -> _Model | None:
-        """Reads a model; None when there are problems, there or before."""
-        fields = {field.encode_name: field for field in structs.fields(model)}
-        values = {}
-        for name, field in fields.items():
-            if name in data:
-                values[field.name] = self._value(field.type, data[name], (*place, name))
-            elif field.required:
-                self._add((*place, name), f"is missing; expects {_expected(field.type)}")
-        for name in map(str, data):
-            if name not in fields:
-                near = get_close_matches(name, fields, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(fields)}"
-                self._add((*place, name), f"is not a field; {hint}")
-        return None if self.problems else model(**values)
-
-    def _value(self, kind: Any, value: Any, place: Place, around: str = "") -> object:
-        expected = _expected(kind) or around
-        try:
-            return self._through_steps(kind, value, place, expected)
-        except msgspec.ValidationError:
-            self._add(place, f"is {_short(value)}; expects {expected}")
-        except ValueError as error:
-            self._add(place, f"is {_short(value)}: {error}")
-        return None
-
-    def _through_steps(self, kind: Any, value: Any, place: Place, expected: str) -> object:
-        for note in _notes(kind):
-            if isinstance(note, Before):
-                value = note.step(value)
-        known = len(self.problems)
-        value = self._content(kind, value, place, expected)
-        for step in filter(callable, _notes(kind)):
-            if len(self.problems) == known:
-                value = step(value)
-        return value
-
-    def _content(self, kind: Any, value: Any, place: Place, expected: str) -> object:
-        bare = get_args(kind)[0] if get_origin(kind) is Annotated else kind
-        if get_origin(bare) is tuple:
-            item, items = get_args(bare)[0], _shaped(list, value)
-            return tuple(self._value(item, each, (*place, index), expected) for index, each in enumerate(items))
-        if get_origin(bare) is dict:
-            item, table = get_args(bare)[1], _shaped(dict, value)
-            return {name: self._value(item, each, (*place, str(name)), expected) for name, each in table.items()}
-        if isinstance(bare, type) and issubclass(bare, _Section):
-            return self.section(bare, _shaped(dict, value), place)
-        return msgspec.convert(value, kind, dec_hook=lambda _, made: made)
-
-    def _add(self, place: Place, text: str) -> None:
-        # One name stands for two fields, so one mistake in it is found twice.
-        if place == ("id",) and "id" not in self._document.data:
-            place = ("name",)
-        name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
-        self.problems.setdefault(f"{self._document.at(place)}: {name}", text)
-
-
-def _notes(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind)[1:] if get_origin(kind) is Annotated else ()
-
-
-def _expected(kind: Any) -> str:
-    return next((note.description for note in _notes(kind) if isinstance(note, Meta) and note.description), "")
-
-
-def _shaped(shape: type[_Shape], value: object) -> _Shape:
-    if not isinstance(value, shape):
-        raise msgspec.ValidationError
-    return value
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,12 +2,17 @@
 
 from typing import Protocol
 
+from broker.supervisor.access import Access
+
 
 class Mesh(Protocol):
     """The bus, as far as the life of plugins is concerned."""
 
-    def expect(self, plugin_id: str, token: str, pid: int) -> None:
-        """Admit this token at REGISTER, under this name and from this process only, until forget()."""
+    def expect(self, plugin_id: str, token: str, pid: int, asked: Access | None) -> None:
+        """Admit this token at REGISTER, under this name and from this process only, until forget().
+
+        `asked`: the permissions that the plugin asks for.
+        """
 
     def forget(self, token: str) -> None:
         """Admit nobody by this token any more."""

@@ -155,7 +155,7 @@ class Starter:
             raise StepFailed(f"spawn: no process could be made for it: {error.strerror}") from None
         unit.process = process
         pid = await self._step(process, "spawn", _until_forked(process), self._timing.step)
-        self._mesh.expect(unit.plugin_id, process.token, pid)
+        self._mesh.expect(unit.plugin_id, process.token, pid, unit.manifest.permissions if unit.manifest else None)
         process.go()
         return process
 

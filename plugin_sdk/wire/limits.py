@@ -18,6 +18,7 @@ MAX_TEXT_BYTES = 16_384
 MAX_TOKEN_BYTES = 512
 MAX_INFO_ITEMS = 64
 MAX_INFO_NESTING = 4
+MAX_PATTERNS = 256  # of one permission
 
 # An event costs this much credit beside its payload, so that a flood of empty events is bounded too: an
 # entry of a Python deque with its tuple and its bytes header is about this large.

@@ -15,6 +15,7 @@ from plugin_sdk.wire.limits import (
     MAX_INFO_ITEMS,
     MAX_INFO_NESTING,
     MAX_NAME_BYTES,
+    MAX_PATTERNS,
     MAX_SUBJECT_BYTES,
     MAX_TEXT_BYTES,
     MAX_TOKEN_BYTES,
@@ -44,7 +45,9 @@ Text = Annotated[str, Meta(max_length=MAX_TEXT_BYTES)]
 Token = Annotated[str, Meta(max_length=MAX_TOKEN_BYTES)]
 Info = Annotated[dict[str, Plain], Meta(max_length=MAX_INFO_ITEMS)]
 Versions = Annotated[list[Number], Meta(max_length=16)]
+Patterns = Annotated[list[Subject], Meta(max_length=MAX_PATTERNS)]
 Services = Annotated[list[Subject], Meta(max_length=DEFAULT_LIMITS.services)]
+Permissions = Annotated[dict[Name, Patterns], Meta(max_length=MAX_INFO_ITEMS)]
 SubscriptionIds = Annotated[list[Number], Meta(max_length=DEFAULT_LIMITS.subscriptions)]
 
 RETAIN = 1  # flag of PUBLISH: keep as the last value of its subject
@@ -67,7 +70,7 @@ class Register(Struct, array_like=True, tag=1, frozen=True):
 
 
 class Registered(Struct, array_like=True, tag=2, frozen=True):
-    """The broker admits it: from now on every frame carries `session`."""
+    """The broker admits it: from now on every frame carries `session`. A verb without permissions is free."""
 
     version: Number
     session: Number
@@ -75,6 +78,7 @@ class Registered(Struct, array_like=True, tag=2, frozen=True):
     credit: Number
     identity: Name
     limits: Info = {}
+    permissions: Permissions = {}
 
 
 class Refused(Struct, array_like=True, tag=3, frozen=True):

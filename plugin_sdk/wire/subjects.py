@@ -63,6 +63,19 @@ def matches(pattern: str, subject: str) -> bool:
     return len(wanted) == len(tokens) and all(w in ("*", t) for w, t in zip(wanted, tokens, strict=True))
 
 
+def covers(wide: str, narrow: str) -> bool:
+    """Whether every subject that the valid pattern `narrow` covers is covered by the valid pattern `wide` too."""
+    wanted, tokens = wide.split("."), narrow.split(".")
+    if tokens[0].startswith("$") and wanted[0] in ("*", ">"):
+        return False
+    open_ended = wanted[-1] == ">"
+    if open_ended:
+        wanted.pop()
+    if len(tokens) <= len(wanted) if open_ended else len(tokens) != len(wanted):
+        return False
+    return all(w == t or (w == "*" and t != ">") for w, t in zip(wanted, tokens, strict=False))
+
+
 def _check(text: str, grammar: re.Pattern[str], what: str) -> str:
     if len(text) > MAX_SUBJECT_BYTES:
         raise BadSubject(f"{what} {text[:40]!r}… has {len(text)} characters, the limit is {MAX_SUBJECT_BYTES}")

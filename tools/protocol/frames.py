@@ -15,7 +15,10 @@ INFO = {"pid": 4711, "state": "running", "load": 0.5, "tags": ["a", "b"], "more"
 # Every kind with all of its elements. The shorter forms and most of the bad frames are derived from these.
 FULL: dict[str, list[Any]] = {
     "REGISTER": [1, [1, 2], "plugin", "hello", "1.0.0", "blue", "n-1", "key", "go 1.24", "x/1", ["hello.greet"], INFO],
-    "REGISTERED": [2, 1, S, 5000, 1_048_576, "hello", {"frame_bytes": 8_388_608, "chunk_credit": 64}],
+    "REGISTERED": [
+        *(2, 1, S, 5000, 1_048_576, "hello", {"frame_bytes": 8_388_608, "chunk_credit": 64}),
+        {"publish": ["user.welcome", "log.>"], "call": []},
+    ],
     "REFUSED": [3, "duplicate_name", "plugin 'hello' is registered already by process 4711", True],
     "PING": [4, 17, INFO],
     "PONG": [5, 17],

@@ -57,7 +57,7 @@ class LineMesh:
             link.writer.close()
         await self._server.wait_closed()
 
-    def expect(self, plugin_id: str, token: str, pid: int) -> None:
+    def expect(self, plugin_id: str, token: str, pid: int, asked: object) -> None:
         self._expected[token] = (plugin_id, pid)
         self._refusals[plugin_id] = []
         self.on_expect()

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from broker.supervisor.discovery import Catalog, Installed, discover, read_folder
 from broker.supervisor.document import BadDocument, read_document
-from broker.supervisor.manifest import Manifest, read_as
+from broker.supervisor.manifest import Manifest
+from broker.supervisor.section import read_as
 
 Write = Callable[..., Path]
 

@@ -43,6 +43,7 @@ _FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "payload": payloads,
     "info": infos,
     "limits": infos,
+    "permissions": st.dictionaries(names, st.lists(texts, max_size=3), max_size=4),
     "stats": infos,
     "details": plain,
     "retry": st.booleans(),

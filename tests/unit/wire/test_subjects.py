@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import product
 
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from plugin_sdk.wire.limits import MAX_NAME_BYTES, MAX_SUBJECT_BYTES, MAX_SUBJECT_TOKENS
-from plugin_sdk.wire.subjects import BadSubject, check_name, check_pattern, check_subject, is_reserved, matches
+from plugin_sdk.wire.subjects import (
+    BadSubject,
+    check_name,
+    check_pattern,
+    check_subject,
+    is_reserved,
+    matches,
+)
+from plugin_sdk.wire.subjects import covers as covers_pattern
 
 quick = settings(max_examples=300, deadline=None)
 TOKEN_CHARACTERS = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in ".*>")
@@ -87,6 +96,23 @@ def test_every_subject_is_a_pattern_that_covers_itself(subject: str) -> None:
 @given(short_patterns, short_subjects)
 def test_a_pattern_covers_what_its_expression_matches(pattern: str, subject: str) -> None:
     assert matches(check_pattern(pattern), check_subject(subject)) == covers(pattern, subject)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(short_patterns, short_patterns, short_subjects)
+def test_what_a_narrow_pattern_covers_is_covered_by_every_pattern_that_covers_it(a: str, b: str, subject: str) -> None:
+    if covers_pattern(a, b) and matches(b, subject):
+        assert matches(a, subject)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(short_patterns, short_patterns)
+def test_a_pattern_is_covered_exactly_when_all_of_its_subjects_are(a: str, b: str) -> None:
+    # A token that stands in neither of them is the hardest subject for a wildcard; so is one more token than both have.
+    length = max(a.count("."), b.count(".")) + 2
+    sizes = range(1, length + 1)
+    every = (".".join(parts) for size in sizes for parts in product(("a", "b", "$c", "other"), repeat=size))
+    assert covers_pattern(a, b) == all(matches(a, subject) for subject in every if matches(b, subject))
 
 
 @quick
