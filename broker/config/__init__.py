@@ -3,6 +3,7 @@
 from broker.config.load import Config, Setting, load
 from broker.config.problems import ConfigError, Problem
 from broker.config.schema import (
+    MIB,
     BrokerSection,
     BusSection,
     DatabaseSection,
@@ -13,6 +14,7 @@ from broker.config.schema import (
 from broker.config.values import DatabaseUrl
 
 __all__ = [
+    "MIB",
     "BrokerSection",
     "BusSection",
     "Config",

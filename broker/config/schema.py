@@ -52,9 +52,9 @@ class PluginManagerSection(Section, frozen=True):
     max_concurrency: Annotated[int, Meta(ge=1, le=256)] = 8
     timeout: Annotated[float, Meta(ge=0.1, le=3600)] = 10.0
     permissions: Literal["declared", "granted"] = "declared"
-    enable_sandbox: Annotated[bool, not_yet("sandboxing of plugins")] = False
-    max_memory: Annotated[int, Meta(ge=0), not_yet("a memory limit for plugins")] = 0
-    max_cpu: Annotated[int, Meta(ge=0), not_yet("a CPU limit for plugins")] = 0
+    enable_sandbox: bool = False
+    max_memory: Annotated[int, Meta(ge=0, description="a number of MiB, 0 for no limit")] = 0
+    max_cpu: Annotated[int, Meta(ge=0, description="percent of one core, 0 for no limit")] = 0
     enable_metrics: Annotated[bool, not_yet("the metrics endpoint")] = False
     metrics_port: Annotated[int, Meta(ge=1, le=65535)] = 9090
     enable_hot_reload: Annotated[bool, not_yet("reloading of changed plugins")] = False

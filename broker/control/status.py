@@ -44,6 +44,7 @@ def _describe(facts: PluginFacts, session: SessionView | None, heartbeat: float)
         "last_exit": facts.last_exit,
         "requires": list(facts.requires),
         "log_lines_dropped": facts.log_dropped,
+        "confinement": {"asked": dict(facts.asked), "in_force": facts.in_force},
         **_describe_session(session, heartbeat),
     }
 
@@ -66,6 +67,7 @@ def _further_instance(session: SessionView, heartbeat: float) -> dict[str, Any]:
         "last_exit": "",
         "requires": [],
         "log_lines_dropped": 0,
+        "confinement": {"asked": {}, "in_force": None},
         **_describe_session(session, heartbeat),
     }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from broker import __version__
-from broker.config import Config, load
+from broker.config import MIB, Config, load
 from broker.control.services import Control
 from broker.core import Router
 from broker.core.grants import Permissions
@@ -31,6 +31,7 @@ from broker.shutdown.guard import EX_UNDONE, Guard
 from broker.shutdown.phases import Shutdown
 from broker.store import Store
 from broker.supervisor.access import Access, Grants, read_grants
+from broker.supervisor.confinement import ResourceLimits
 from broker.supervisor.document import BadDocument
 from broker.supervisor.supervisor import Supervisor
 from broker.telemetry.logs import Throttle
@@ -196,6 +197,8 @@ class Daemon:
             endpoint=f"ipc://{self._config.bus.socket}",
             max_concurrency=settings.max_concurrency,
             timeout=settings.timeout,
+            most=ResourceLimits(memory=settings.max_memory * MIB or None, cpu=settings.max_cpu / 100 or None),
+            sandbox="best-effort" if settings.enable_sandbox else "off",
         )
 
     def _listen(self, endpoint: str) -> None:

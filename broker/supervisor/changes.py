@@ -24,6 +24,9 @@ _FIELDS = (
     "config",
     "restart",
     "timeouts",
+    "permissions",
+    "limits",
+    "sandbox",
 )
 
 
@@ -106,4 +109,6 @@ def _changed(old: Installed, new: Installed) -> list[str]:
     if old.manifest is None or new.manifest is None:
         return []
     names = [name for name in _FIELDS if getattr(old.manifest, name) != getattr(new.manifest, name)]
+    # In the manifest the operator's word on these is not merged into that of the plugin, as it weighs more.
+    names += [name for name in ("limits", "sandbox") if getattr(old.orders, name) != getattr(new.orders, name)]
     return names if names or old.command == new.command else ["command"]

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from broker.supervisor.document import BadDocument, read_document
-from broker.supervisor.manifest import Manifest, Overrides
+from broker.supervisor.manifest import NO_ORDERS, Manifest, Overrides
 from broker.supervisor.plan import Candidate
 from broker.supervisor.section import read_as
 
@@ -19,8 +19,9 @@ class Installed:
     """A plugin folder: what it says, or why it cannot be used.
 
     Args:
-        manifest: None when `fault` is set.
+        manifest: None when `fault` is set; what the operator's file may change is changed in it.
         command: the program to run and its arguments.
+        orders: the operator's file.
     """
 
     plugin_id: str
@@ -28,6 +29,7 @@ class Installed:
     manifest: Manifest | None = None
     command: tuple[str, ...] = ()
     fault: str = ""
+    orders: Overrides = NO_ORDERS
 
     @property
     def candidate(self) -> Candidate:
@@ -80,8 +82,9 @@ def read_folder(folder: Path, config_dir: Path) -> Installed:
     except BadDocument as error:
         return Installed(folder.name, folder, fault=str(error))
     try:
-        manifest = manifest.overridden(read_overrides(manifest.id, config_dir))
-        return Installed(manifest.id, folder, manifest, _command(manifest, folder))
+        orders = read_overrides(manifest.id, config_dir)
+        manifest = manifest.overridden(orders)
+        return Installed(manifest.id, folder, manifest, _command(manifest, folder), orders=orders)
     except BadDocument as error:
         return Installed(manifest.id, folder, fault=str(error))
 

@@ -11,6 +11,7 @@ Messages, one JSON object each, on a SOCK_SEQPACKET socket. Orders:
     {"order": "stop", "grace": seconds}  SIGTERM to all of it, and SIGKILL to what lives of it after that time
 Reports:
     {"report": "spawned", "pid": P}
+    {"report": "confined", "in_force": {…}}  what it gave up, by confine.py; it runs its program now
     {"report": "failed", "text": "…"}    it could not be run; if it was spawned, "exited" follows
     {"report": "exited", "status": S, "signal": G, "killed": how many it left, "alive": [who could not be killed]}
 """
@@ -24,6 +25,7 @@ import time
 from contextlib import suppress
 from math import inf
 
+from broker.supervisor.confine import NotConfined, confine
 from broker.supervisor.processes import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_NAME,
@@ -49,7 +51,8 @@ def guard(plan: int, output: int, control: int) -> None:
     """Runs a plugin and waits until nothing of it is left.
 
     Args:
-        plan: descriptor of a JSON file: command, folder (to run it in), data (a folder to make for it), env.
+        plan: descriptor of a JSON file: command, folder (to run it in), data (a folder to make for it), env, and
+            confinement (what it gives up, see confine.py).
         output: descriptor for what the plugin writes.
         control: descriptor of the socket to the broker.
     """
@@ -197,10 +200,12 @@ def become(plan: int, output: int, gate: int, channel: socket.socket, parent: in
         _reset_signals()
         # The byte comes once the bus knows this process; the end of file when it is not wanted any more.
         if os.getppid() == parent and os.read(gate, 1):
-            _execute(plan, output)
+            _execute(plan, output, channel)
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         report(channel, "failed", text=f"cannot run {name}{error.strerror}")
+    except NotConfined as error:
+        report(channel, "failed", text=f"cannot be confined as its sandbox requires: {error}")
     except ValueError as error:
         # A zero byte, or a character that the file system cannot name.
         report(channel, "failed", text=f"cannot run its command: {error}")
@@ -209,13 +214,17 @@ def become(plan: int, output: int, gate: int, channel: socket.socket, parent: in
         os._exit(CANNOT_RUN)
 
 
-def _execute(plan: int, output: int) -> None:
+def _execute(plan: int, output: int, channel: socket.socket) -> None:
     with open(plan, "rb") as file:
         run = json.load(file)
     os.makedirs(run["data"], mode=0o700, exist_ok=True)
+    if run["env"].get("TMPDIR", "").startswith(run["data"]):
+        os.makedirs(run["env"]["TMPDIR"], mode=0o700, exist_ok=True)
     os.chdir(run["folder"])
     os.dup2(output, 1)
     os.dup2(output, 2)
+    if run["confinement"]:
+        report(channel, "confined", in_force=confine(run["confinement"]))
     os.execvpe(run["command"][0], run["command"], run["env"])
 
 

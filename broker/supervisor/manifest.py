@@ -7,6 +7,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType, structs
 
 from broker.supervisor.access import Access
+from broker.supervisor.confinement import AskedSandbox, ResourceLimits, Sandbox
 from broker.supervisor.restart import RestartPolicy
 from broker.supervisor.section import Section
 from broker.supervisor.values import (
@@ -37,6 +38,7 @@ class Timeouts(Section, frozen=True):
         return structs.replace(base, **{name: secs for name, secs in structs.asdict(self).items() if secs is not None})
 
 
+AskedLimits = Annotated[ResourceLimits, Meta(description="limits by name, such as 'memory: 256M'")]
 StepTimeouts = Annotated[Timeouts, Meta(description="seconds by step, such as 'register: 20'")]
 
 
@@ -53,6 +55,8 @@ class Manifest(Section, frozen=True):
     conflicts: Annotated[tuple[Requirement, ...], Meta(description="a list such as ['old-logger<2']")] = ()
     services: Annotated[tuple[str, ...], Meta(description="a list of service names")] = ()
     permissions: Access | None = None
+    limits: AskedLimits = ResourceLimits()
+    sandbox: Annotated[AskedSandbox, Meta(description="'mode', 'read' and 'write'")] = AskedSandbox()
     command: Command = ()
     env: Environment = msgspec.field(default_factory=dict)
     config: FreeConfig = msgspec.field(default_factory=dict)
@@ -85,7 +89,12 @@ class Overrides(Section, frozen=True):
     env: Environment = msgspec.field(default_factory=dict)
     config: FreeConfig = msgspec.field(default_factory=dict)
     restart: Annotated[RestartPolicy | UnsetType, POLICY] = UNSET
+    limits: AskedLimits = ResourceLimits()
+    sandbox: Annotated[Sandbox, Meta(description="'mode', 'read' and 'write'")] = Sandbox()
     timeouts: StepTimeouts = Timeouts()
+
+
+NO_ORDERS = Overrides()
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,9 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from broker.supervisor.confinement import NO_LIMITS, AskedSandbox, Confinement, Mode, ResourceLimits, confinement
 from broker.supervisor.discovery import Installed
 from broker.supervisor.guard import KILL_SECS
 from broker.supervisor.logs import PluginLog
@@ -29,12 +31,22 @@ class Surroundings:
         endpoint: where plugins connect.
         data_dir: holds a folder for each plugin.
         environ: the broker's own environment; what is private to the broker is left out of it.
+        most: the limits that no manifest exceeds.
+        sandbox: the mode of plugins about which nobody says anything.
     """
 
     home: Path
     endpoint: str
     data_dir: Path
     environ: Mapping[str, str]
+    most: ResourceLimits = NO_LIMITS
+    sandbox: Mode = "off"
+
+    def confinement(self, plugin: Installed) -> Confinement:
+        """The limits and the sandbox that a plugin is to have."""
+        manifest, orders = plugin.manifest, plugin.orders
+        asked = (manifest.limits, manifest.sandbox) if manifest else (NO_LIMITS, AskedSandbox())
+        return confinement(*asked, orders.limits, orders.sandbox, self.most, self.sandbox)
 
     def program(self, plugin: Installed, generation: int, token: str) -> Program:
         """What to run for one run of a plugin.
@@ -54,7 +66,12 @@ class Surroundings:
             "BROKER_DATA_DIR": data,
             "BROKER_GENERATION": str(generation),
         }
-        return Program(plugin.command, str(plugin.folder), data, env)
+        confined = self.confinement(plugin)
+        if confined.mode != "off":
+            env["TMPDIR"] = f"{data}/tmp"  # the common one is out of reach
+        socket = self.endpoint.removeprefix("ipc://") if self.endpoint.startswith("ipc://") else ""
+        plan = confined.plan(str(plugin.folder), data, socket, env)
+        return Program(plugin.command, str(plugin.folder), data, env, plan)
 
     def _inherited(self) -> dict[str, str]:
         # Without PYTHONUNBUFFERED a Python plugin that is killed takes its last words with it.
@@ -72,6 +89,7 @@ class Process:
         self, plugin: Installed, generation: int, around: Surroundings, spawner: Spawner, log: PluginLog
     ) -> None:
         self.token = secrets.token_urlsafe(32)
+        self.confinement = around.confinement(plugin)
         self._began = asyncio.get_running_loop().time()
         self.pid: int | None = None
         self._output = Output(log)
@@ -90,6 +108,11 @@ class Process:
     def exited(self) -> "asyncio.Future[Exit]":
         """Done when nothing of the process lives any more; not to be cancelled."""
         return self._child.exited
+
+    @property
+    def in_force(self) -> Mapping[str, Any] | None:
+        """What of its limits and its sandbox is in force, once it runs."""
+        return self._child.in_force
 
     @property
     def spawned(self) -> "asyncio.Future[int]":

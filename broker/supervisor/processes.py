@@ -12,6 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+
+_CAPABILITY_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3
 
 # A process; its number and start time together identify it for good.
 Stat = namedtuple("Stat", "state parent group start")
@@ -90,6 +93,18 @@ def prctl(option: int, value: int | bytes) -> None:
     if libc.prctl(option, argument, *(ctypes.c_ulong(0),) * 3) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"prctl({option}) refused: {os.strerror(number)}")
+
+
+def drop_capabilities() -> None:
+    """Give up every capability of this process, capset(2); raises OSError when the kernel refuses.
+
+    With no_new_privs no program that it runs gets them back, even for the user root.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, nothing = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
+    if libc.capset(header, nothing) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def wake_on_child_end() -> int:

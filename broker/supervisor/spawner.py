@@ -11,7 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,14 @@ class Program:
         folder: where it runs.
         data: a folder that is made for it if there is none.
         env: its whole environment.
+        confinement: what is given up before it runs; see confine.py.
     """
 
     command: tuple[str, ...]
     folder: str
     data: str
     env: dict[str, str]
+    confinement: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class Child:
         loop = asyncio.get_running_loop()
         self.spawned: asyncio.Future[int] = loop.create_future()
         self.exited: asyncio.Future[Exit] = loop.create_future()
+        self.in_force: dict[str, Any] | None = None
         self._failure = ""
         self._control = control
         control.setblocking(False)
@@ -140,6 +143,8 @@ class Child:
         if report["report"] == "spawned":
             if not self.spawned.done():
                 self.spawned.set_result(report["pid"])
+        elif report["report"] == "confined":
+            self.in_force = report["in_force"]
         elif report["report"] == "exited":
             alive = tuple(report["alive"])
             self._end(Exit(report["status"], report["signal"], self._failure, report["killed"], alive))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from broker.supervisor.confinement import NO_LIMITS, Mode, ResourceLimits
 from broker.supervisor.descent import descend
 from broker.supervisor.document import BadDocument
 from broker.supervisor.errors import SupervisorError
@@ -43,6 +44,8 @@ class Supervisor:
         endpoint: where plugins connect.
         max_concurrency: how many may be on their way up at the same time.
         timeout: seconds for each step of a start, where a manifest says nothing else.
+        most: the limits that no manifest exceeds.
+        sandbox: the mode of the sandbox of plugins about which nobody says anything.
         timing: every other figure; `timeout` goes before it.
         environ: the environment that plugins inherit; the broker's own when not given.
         clock: monotonic seconds.
@@ -62,13 +65,16 @@ class Supervisor:
         endpoint: str,
         max_concurrency: int = 8,
         timeout: float = 10.0,
+        most: ResourceLimits = NO_LIMITS,
+        sandbox: Mode = "off",
         timing: Timing | None = None,
         environ: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
         dice: Callable[[], float] = random.random,
     ) -> None:
         timing = timing or Timing(step=timeout)
-        around = Surroundings(home, endpoint, data_dir, dict(os.environ if environ is None else environ))
+        inherited = dict(os.environ if environ is None else environ)
+        around = Surroundings(home, endpoint, data_dir, inherited, most, sandbox)
         self._mesh = mesh
         self._logs = LogWriter(log_dir)
         self._spawner = Spawner()

@@ -240,6 +240,8 @@ class Unit:
             requires=tuple(map(str, manifest.requires)) if manifest else (),
             log_bytes=self.log.written if self.log else 0,
             log_dropped=self.log.dropped_lines if self.log else 0,
+            asked=self.process.confinement.asked() if self.process else {},
+            in_force=self.process.in_force if self.process else None,
         )
 
     def _write_status(self) -> None:

@@ -1,6 +1,8 @@
 """What is told of a plugin to those who look."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,8 @@ class PluginView:
         last_exit: how its last run ended.
         log_bytes: what it wrote since the broker began.
         log_dropped: lines of that which were dropped because they came too fast.
+        asked: limits and sandbox that its process is to have.
+        in_force: those that it has, and under `missing` why it has not the others; None when it has no process.
     """
 
     name: str
@@ -41,3 +45,5 @@ class PluginView:
     requires: tuple[str, ...]
     log_bytes: int
     log_dropped: int
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    in_force: Mapping[str, Any] | None = None

@@ -120,9 +120,6 @@ def test_a_variable_that_looks_like_a_setting_and_is_none_is_refused(tmp_path: P
 @pytest.mark.parametrize(
     ("line", "feature"),
     [
-        ("plugin_manager.enable_sandbox = true", "sandboxing of plugins"),
-        ("plugin_manager.max_memory = 512", "a memory limit for plugins"),
-        ("plugin_manager.max_cpu = 50", "a CPU limit for plugins"),
         ("plugin_manager.enable_metrics = true", "the metrics endpoint"),
         ("plugin_manager.enable_hot_reload = true", "reloading of changed plugins"),
         ("shutdown.watchdog.enabled = true", "the systemd watchdog"),

@@ -1,0 +1,49 @@
+"""A sandboxed plugin in a running broker: it works, it cannot take the operator's key, and status shows both sides."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from broker.supervisor import landlock
+from tests.e2e.mesh import Mesh
+
+CURIOUS = """
+@plugin.service("read")
+async def read(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+@plugin.service("save")
+async def save() -> str:
+    (plugin.data_dir / "own").write_text("kept")
+    return (plugin.data_dir / "own").read_text()
+"""
+
+
+@pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
+def test_a_plugin_in_a_sandbox_works_but_cannot_become_the_operator(mesh: Mesh) -> None:
+    (mesh.home / "broker.toml").write_text(
+        "[plugin_manager]\nenable_sandbox = true\nmax_memory = 300\n[bus]\nheartbeat_secs = 1\n"
+    )
+    mesh.add_plugin("curious", CURIOUS, "limits: {open_files: 200, memory: 1G}\n")
+    mesh.run("--demo")
+    mesh.wait_for("curious")
+    for shipped in ("hello", "logger", "users", "notification", "database", "stdout"):
+        mesh.wait_for(shipped)
+    assert mesh.cli("call", "curious.save").stdout == '"kept"\n'
+    refused = mesh.cli("call", "curious.read", json.dumps({"path": str(mesh.home / "keys" / "client.key")}))
+    assert (refused.returncode, "Permission denied" in refused.stderr) == (1, True)
+    assert mesh.cli("call", "users.get", '{"user_id": "12345"}').returncode == 0
+    shown = mesh.plugin("curious")["confinement"]
+    assert shown["asked"] == {"sandbox": "best-effort", "memory": 300 << 20, "open_files": 200}
+    assert shown["in_force"]["landlock"] == landlock.version()
+    assert shown["in_force"]["missing"] == []
+
+
+def test_a_misspelt_limit_is_told_with_its_line(mesh: Mesh) -> None:
+    mesh.add_plugin("curious", manifest="limits:\n  memroy: 1G\nsandbox: {mode: off}\n")
+    checked = mesh.cli("check")
+    assert "plugin.yaml:4: limits.memroy: is not a field; did you mean 'memory'?" in checked.stderr
+    assert "plugin.yaml:5: sandbox.mode: is False; expects best-effort or required" in checked.stderr
