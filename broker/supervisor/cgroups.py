@@ -1,0 +1,102 @@
+"""Control groups, version 2: limits that the kernel itself keeps for all processes of a plugin together.
+
+They need a subtree that was handed to the broker, as systemd does with `Delegate=yes`, and no process in its inner
+nodes: the broker moves itself into a leaf first (cgroups(7), "no internal processes"). Machines without that are told
+apart by `Groups.missing`; limits are then only watched.
+"""
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from broker.supervisor.confinement import ResourceLimits
+
+ROOT = Path("/sys/fs/cgroup")
+OWN = Path("/proc/self/cgroup")
+CONTROLLERS = ("memory", "pids", "cpu")
+
+_PERIOD = 100_000  # microseconds; the kernel's default for cpu.max
+_LEAF = "broker"
+
+
+class Groups:
+    """The groups of one broker's plugins.
+
+    Args:
+        root: where the tree is mounted.
+        own: the file that says in which group this process is.
+
+    `missing` says why there are none; it is empty when they work.
+    """
+
+    def __init__(self, root: Path = ROOT, own: Path = OWN) -> None:
+        self._base: Path | None = None
+        self.missing = ""
+        try:
+            self._base = _prepare(root, own)
+        except OSError as error:
+            self.missing = f"cgroup v2: {error.strerror or error}"
+
+    def open(self, name: str, limits: ResourceLimits) -> str:
+        """Make the group of a plugin; returns its folder, or nothing where there are no groups or no such limits."""
+        wanted = _files(limits)
+        if self._base is None or not wanted:
+            return ""
+        group = self._base / f"plugin-{name}"
+        with suppress(FileExistsError):
+            group.mkdir()
+        for file, value in wanted.items():
+            (group / file).write_text(value)
+        return str(group)
+
+    def close(self, name: str) -> str:
+        """Remove the group of a plugin that has ended; returns what the kernel did because of a limit, if anything."""
+        if self._base is None:
+            return ""
+        group = self._base / f"plugin-{name}"
+        told = _told(group)
+        # Processes that could not be killed keep it; the next run of the plugin takes it over.
+        with suppress(OSError):
+            group.rmdir()
+        return told
+
+
+def _prepare(root: Path, own: Path) -> Path:
+    """The group under which those of plugins are made, ready for it; raises OSError."""
+    if not (root / "cgroup.controllers").exists():
+        raise OSError(0, f"{root} is no tree of version 2")
+    path = next((line[3:] for line in own.read_text().splitlines() if line.startswith("0::")), None)
+    if path is None:
+        raise OSError(0, "this process is in no group of version 2")
+    base = root / path.strip("/")
+    lacking = set(CONTROLLERS) - set((base / "cgroup.controllers").read_text().split())
+    if lacking:
+        raise OSError(0, f"the controllers {', '.join(sorted(lacking))} were not handed to {base}")
+    if not os.access(base / "cgroup.procs", os.W_OK):
+        raise OSError(0, f"{base} was not handed to this user: with systemd, set Delegate=yes")
+    if base != root:
+        leaf = base / _LEAF
+        leaf.mkdir(exist_ok=True)
+        (leaf / "cgroup.procs").write_text("0")
+    (base / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in CONTROLLERS))
+    return base
+
+
+def _files(limits: ResourceLimits) -> Mapping[str, str]:
+    files: dict[str, str] = {}
+    if limits.memory is not None:
+        files |= {"memory.max": str(limits.memory), "memory.oom.group": "1"}
+    if limits.processes is not None:
+        files["pids.max"] = str(limits.processes)
+    if limits.cpu is not None:
+        files["cpu.max"] = f"{max(1_000, round(limits.cpu * _PERIOD))} {_PERIOD}"
+    return files
+
+
+def _told(group: Path) -> str:
+    try:
+        events = dict(line.split() for line in (group / "memory.events").read_text().splitlines())
+    except (OSError, ValueError):
+        return ""
+    return "the kernel killed it, as it exceeded its memory limit" if events.get("oom_kill", "0") != "0" else ""
