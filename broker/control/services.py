@@ -86,6 +86,7 @@ class Control:
                 "silent_secs": each.silent,
                 "published": each.published,
                 "pending_bytes": each.pending_bytes,
+                "dropped": sum(subscription.dropped for subscription in each.subscriptions),
             }
             for each in self._facts.router().sessions
         ]
