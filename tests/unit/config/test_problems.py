@@ -125,7 +125,6 @@ def test_a_variable_that_looks_like_a_setting_and_is_none_is_refused(tmp_path: P
         ("plugin_manager.max_cpu = 50", "a CPU limit for plugins"),
         ("plugin_manager.enable_metrics = true", "the metrics endpoint"),
         ("plugin_manager.enable_hot_reload = true", "reloading of changed plugins"),
-        ("shutdown.watchdog.enabled = true", "the systemd watchdog"),
     ],
 )
 def test_switching_on_what_this_version_cannot_do_is_refused(tmp_path: Path, line: str, feature: str) -> None:
