@@ -90,6 +90,7 @@ class Control:
                 "silent_secs": each.silent,
                 "published": each.published,
                 "pending_bytes": each.pending_bytes,
+                "waiting": each.waiting,
                 "dropped": sum(subscription.dropped for subscription in each.subscriptions),
             }
             for each in self._facts.router().sessions
