@@ -19,6 +19,7 @@ from plugin_sdk.wire.errors import BusError
 
 BATCH = 4096  # events written at once, when that many have arrived; what arrives alone is written alone
 LOOK_SECS = 0.25
+CATCH_UP_SECS = 1.0
 
 
 @dataclass(slots=True)
@@ -80,7 +81,7 @@ class Recorder:
             ready()
             await self._watch(began, duration, watch)
             if self._bus.is_open:
-                await self._settle(self._count_dropped())
+                await self._settle(self._catch_up())
             await self._settle(subscription.unsubscribe())
         except BusError as error:
             self._fail(error)
@@ -122,11 +123,18 @@ class Recorder:
         text = "the connection to the broker was lost: what was published until now is missing"
         await self._in_thread(self._writer.remark, note(text, self._now_us()))
 
-    async def _count_dropped(self) -> None:
-        """Ask what the broker has dropped: only its overflow policy tells on whom."""
-        for row in await self._bus.call("$broker.sessions", {}):
-            if row["session"] == self._bus.session:
-                self.dropped = row["dropped"]
+    async def _catch_up(self) -> None:
+        """Take what waits at the broker when the recording ends, for a moment; learn what the broker has dropped."""
+        until = time.monotonic() + CATCH_UP_SECS
+        while True:
+            rows = await self._bus.call("$broker.sessions", {})
+            own = next((row for row in rows if row["session"] == self._bus.session), None)
+            if own is None:
+                return
+            self.dropped = own["dropped"]
+            if not own["waiting"] or self.error is not None or time.monotonic() > until:
+                return
+            await asyncio.sleep(CATCH_UP_SECS / 50)
 
     async def _close(self) -> None:
         facts = {"dropped": self.dropped, "interruptions": self.interruptions}
