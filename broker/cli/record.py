@@ -89,11 +89,21 @@ async def _record(
     header = Header(secrets.token_hex(8), 1, time.time_ns() // 1000, patterns, node)
     writer = Writer(file, header, rotate, max_bytes)
     recorder = Recorder(bus, writer, patterns, overflow)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, recorder.stop, f"stopped by {number.name}")
+    _stop_on_signals(recorder)
     progress = await recorder.run(duration, lambda: _say_ready(patterns, writer), _watcher())
     return _summarize(recorder, writer, progress)
+
+
+def _stop_on_signals(recorder: Recorder) -> None:
+    """The first signal ends the recording in order, a second one the process: the disk may hang."""
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        loop.remove_signal_handler(number)
+        recorder.stop(f"stopped by {number.name}")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
 
 
 def _say_ready(patterns: tuple[str, ...], writer: Writer) -> None:

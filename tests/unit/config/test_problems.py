@@ -154,3 +154,11 @@ def test_an_inner_time_limit_that_outlasts_the_outer_one_is_a_warning(tmp_path: 
     assert warning.setting == "plugin_manager.timeout"
     assert warning.source == f"environment {variable}"
     assert "shutdown.timeout_secs" in warning.text
+
+
+@pytest.mark.parametrize(("interval", "warned"), [(15, False), (20, True)])
+def test_a_watchdog_that_is_fed_too_seldom_is_warned_of(tmp_path: Path, interval: float, warned: bool) -> None:
+    text = f"[shutdown.watchdog]\nenabled = true\ntimeout_secs = 30\ninterval_secs = {interval}\n"
+    (tmp_path / "broker.toml").write_text(text)
+    warnings = load(tmp_path, None, {}).warnings
+    assert ["half of it is used" in warning.text for warning in warnings] == [True] * warned
