@@ -102,7 +102,7 @@ def _stop_on_signals(recorder: Recorder) -> None:
         loop.remove_signal_handler(number)
         recorder.stop(f"stopped by {number.name}")
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop, number)
 
 

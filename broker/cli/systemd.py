@@ -127,12 +127,19 @@ def _command() -> list[str]:
 def _check_command(service: Service) -> None:
     """A unit that cannot start is better refused now than found in the journal later."""
     command = [*service.command, "--version"]
-    done = subprocess.run(
-        command, cwd="/", env={"PATH": os.defpath}, capture_output=True, text=True, timeout=_PROBE_SECS
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no words"])[-1]
-        fail(f"`{' '.join(command)}` fails outside of this folder: {last} (install plugmesh first)")
+    who: dict[str, Any] = {}
+    if service.account and os.geteuid() == 0:
+        who = {"user": service.account, "group": pwd.getpwnam(service.account).pw_gid, "extra_groups": []}
+    try:
+        done = subprocess.run(
+            command, cwd="/", env={"PATH": os.defpath}, capture_output=True, text=True, timeout=_PROBE_SECS, **who
+        )
+        problem = (done.stderr.strip().splitlines() or ["it said nothing"])[-1] if done.returncode else ""
+    except (OSError, subprocess.TimeoutExpired) as error:
+        problem = str(error)
+    if problem:
+        account = f" as {service.account}" if who else ""
+        fail(f"`{' '.join(command)}` does not work{account}: {problem}; install plugmesh where the service can use it")
 
 
 def _account(home: Path, run_as: str | None) -> str:

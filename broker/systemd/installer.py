@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,8 +75,8 @@ class Installer:
             return False
         return not self._place.user or self._run("show-environment")[0] == 0
 
-    def install(self, name: str, text: str, *, force: bool, start: bool) -> list[str]:
-        """Write the unit and enable it; returns what was done, a line each.
+    def install(self, name: str, text: str, *, force: bool, start: bool) -> Iterator[str]:
+        """Write the unit and enable it; yields what has been done, a line each.
 
         Args:
             name: of the unit, without `.service`.
@@ -87,20 +87,19 @@ class Installer:
         Raises:
             SystemdError: it was edited, or cannot be written, enabled or started.
         """
-        done = self._write(self._place.file(name), text, force=force)
+        yield from self._write(self._place.file(name), text, force=force)
         if self.is_running:
             self._do("daemon-reload")
         self._do("enable", f"{name}.service")
-        done.append(f"{name}.service is enabled")
+        yield f"{name}.service is enabled"
         if start:
             self._do("restart", f"{name}.service")
-            done.append(f"{name}.service is started")
+            yield f"{name}.service is started"
         elif not self.is_running:
-            done.append("systemd does not run here: it reads the unit when it starts")
-        return done
+            yield "systemd does not run here: it reads the unit when it starts"
 
-    def uninstall(self, name: str, *, force: bool) -> list[str]:
-        """Stop and disable the service and remove its unit; returns what was done, a line each.
+    def uninstall(self, name: str, *, force: bool) -> Iterator[str]:
+        """Stop and disable the service and remove its unit; yields what has been done, a line each.
 
         Raises:
             SystemdError: there is none, it was edited, or systemd refuses.
@@ -108,17 +107,18 @@ class Installer:
         file = self._place.file(name)
         if not file.exists():
             raise SystemdError(f"there is no {file}: nothing to uninstall")
-        kept = self._keep(file, force=force)
+        yield from self._keep(file, force=force)
         if self.is_running:
             self._do("stop", f"{name}.service")
         self._do("disable", f"{name}.service")
+        yield f"{name}.service is disabled"
         try:
             file.unlink()
         except OSError as error:
             raise SystemdError(f"cannot remove {file}: {error.strerror}") from None
         if self.is_running:
             self._do("daemon-reload")
-        return [*kept, f"{name}.service is disabled", f"removed {file}"]
+        yield f"removed {file}"
 
     def _write(self, file: Path, text: str, *, force: bool) -> list[str]:
         try:
