@@ -41,6 +41,11 @@ class Event:
         return self._decoded()[1]
 
     @property
+    def payload(self) -> Raw | bytes:
+        """Headers and body as they came over the wire, for whoever passes them on without looking."""
+        return self._payload
+
+    @property
     def data(self) -> Any:
         """The body decoded from msgpack.
 

@@ -11,8 +11,11 @@ from broker.cli.control import reload_config, start, status, stop
 from broker.cli.database import db
 from broker.cli.keys import key
 from broker.cli.messages import call, pub, tap
+from broker.cli.record import record
+from broker.cli.replay import recording, replay
 from broker.cli.run import run
 from broker.cli.settings import check
+from broker.cli.systemd import systemd
 
 
 class _Group(click.Group):
@@ -51,5 +54,21 @@ def main(ctx: click.Context, home: Path) -> None:
     ctx.obj = home.expanduser().absolute()
 
 
-for command in (run, check, status, start, stop, reload_config, pub, call, tap, db, key):
+for command in (
+    run,
+    check,
+    status,
+    start,
+    stop,
+    reload_config,
+    pub,
+    call,
+    tap,
+    record,
+    replay,
+    recording,
+    db,
+    key,
+    systemd,
+):
     main.add_command(command)

@@ -19,12 +19,14 @@ config_option = click.option(
 )
 
 
-def load_config(home: Path, file: Path | None, options: Mapping[str, str] | None = None) -> Config:
+def load_config(
+    home: Path, file: Path | None, options: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
+) -> Config:
     """The configuration in force; prints every problem and ends the process when there are any."""
     from broker.config import ConfigError, load
 
     try:
-        config = load(home, file, os.environ, options)
+        config = load(home, file, os.environ if environ is None else environ, options)
     except ConfigError as error:
         for problem in error.problems:
             click.echo(f"broker: {problem}", err=True)

@@ -173,3 +173,9 @@ def _warnings(sections: Sections, origins: Mapping[str, Origin]) -> Iterator[Pro
         origin = origins.get(inner) or origins[outer]
         text = f"{step:g} s for one step of a plugin outlast {outer} = {total:g} s, which then cuts it short"
         yield Problem(inner, text, origin.source, origin.line)
+    watchdog = sections.shutdown.watchdog
+    if watchdog.enabled and watchdog.interval_secs > watchdog.timeout_secs / 2:
+        inner, outer = "shutdown.watchdog.interval_secs", "shutdown.watchdog.timeout_secs"
+        origin = origins.get(inner) or origins.get(outer) or Origin(DEFAULT)
+        text = f"{watchdog.interval_secs:g} s is more than half of {outer}: half of it is used"
+        yield Problem(inner, text, origin.source, origin.line)

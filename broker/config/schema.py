@@ -71,7 +71,7 @@ class DatabaseSection(Section, frozen=True):
 class WatchdogSection(Section, frozen=True):
     """The watchdog of systemd."""
 
-    enabled: Annotated[bool, not_yet("the systemd watchdog")] = False
+    enabled: bool = False
     timeout_secs: Annotated[float, Meta(ge=1, le=3600)] = 30.0
     interval_secs: Annotated[float, Meta(ge=0.5, le=3600)] = 10.0
 

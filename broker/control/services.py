@@ -28,6 +28,7 @@ class Control:
     def handlers(self) -> Mapping[str, Callable[..., Any]]:
         """By service name."""
         return {
+            "$broker.ping": self.ping,
             "$broker.status": self.status,
             "$broker.start": self.start,
             "$broker.stop": self.stop,
@@ -36,6 +37,9 @@ class Control:
             "$broker.keys": self.keys,
             "$broker.reload_config": self.reload_config,
         }
+
+    async def ping(self) -> None:
+        """A sign of life: the answer has been through the router, and through the loop."""
 
     async def status(self, name: str | None = None) -> dict[str, Any]:
         """The broker and all plugins, or the plugin `name` alone; raises BusError `unavailable` for an unknown one."""
@@ -86,6 +90,8 @@ class Control:
                 "silent_secs": each.silent,
                 "published": each.published,
                 "pending_bytes": each.pending_bytes,
+                "waiting": each.waiting,
+                "dropped": sum(subscription.dropped for subscription in each.subscriptions),
             }
             for each in self._facts.router().sessions
         ]

@@ -18,6 +18,7 @@ from broker.core import Router
 from broker.core.grants import Permissions
 from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened
 from broker.core.snapshot import Snapshot
+from broker.daemon.announcing import Announcer, count_plugins
 from broker.daemon.local import local_bus
 from broker.daemon.mesh import MeshPort
 from broker.daemon.records import Records
@@ -94,6 +95,7 @@ class Daemon:
         self._stopping = Stopping(rooms, self._tasks)
         live = live_settings(self._supervisor.set_pace, self._time_shutdown, self._grant_as)
         self._reloading = Reloading(config, read or _reader(config), live, self._read_grants, self._supervisor.reload)
+        self._announcer = Announcer(os.environ, config.shutdown.watchdog, self._prove_progress, self._in_a_line)
         self._guard = guard
         self._guard.kill = self._supervisor.kill_all
         self._time_shutdown(config)
@@ -121,7 +123,7 @@ class Daemon:
         log.info("plugmesh %s serves %s, process %d", __version__, self._home.path, os.getpid())
         self._store.start()
         self._records.audit("broker", "start", self._config.broker.node, "done", f"process {os.getpid()}")
-        self._own(self._supervisor.start_all())
+        self._announcer.begin(self._own(self._supervisor.start_all()))
         self._started_up.set()
 
     async def serve(self) -> None:
@@ -132,6 +134,7 @@ class Daemon:
         """Stop in order; returns the exit status."""
         shutdown = Shutdown(self._stopping.phases(), self._shutdown.timeout_secs)
         self._guard.unfinished = shutdown.unfinished
+        self._announcer.stopping(self._guard.limit)
         self._guard.arm()
         undone = await shutdown.run()
         if undone:
@@ -141,12 +144,16 @@ class Daemon:
         for text in undone:
             log.error("left undone: %s", text)
         log.info("stopped%s", "" if not undone else " with something left undone")
+        self._announcer.close()
         return EX_UNDONE if undone else 0
 
     async def reload_config(self) -> dict[str, Any]:
         """Read the configuration anew and apply what can be applied; returns a report for JSON."""
         await self._started_up.wait()
-        return (await self._reloading.run()).as_dict()
+        with self._announcer.reload() as take_note:
+            report = await self._reloading.run()
+            take_note(f"configuration refused: {report.problems[0]}" if report.problems else "")
+        return report.as_dict()
 
     def router(self) -> Snapshot:
         """The bus at this moment."""
@@ -253,11 +260,21 @@ class Daemon:
         self._guard.limit = settings.timeout_secs + settings.force_delay_secs if settings.force_quit else None
         self._guard.hangup_stops = settings.sighup == "stop"
 
-    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _prove_progress(self) -> None:
+        """Return once a request has gone through the router, and its reply back."""
+        await self._bus.call("$broker.ping")
+
+    def _in_a_line(self) -> str:
+        if self._stop.is_set():
+            return f"stopping: {self._guard.unfinished()}".removesuffix(": ")
+        return count_plugins(self._supervisor.snapshot())
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run work that ends with the broker at the latest."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _on_notices(self, notices: list[Notice]) -> None:
         for notice in notices:

@@ -122,7 +122,6 @@ def test_a_variable_that_looks_like_a_setting_and_is_none_is_refused(tmp_path: P
     [
         ("plugin_manager.enable_metrics = true", "the metrics endpoint"),
         ("plugin_manager.enable_hot_reload = true", "reloading of changed plugins"),
-        ("shutdown.watchdog.enabled = true", "the systemd watchdog"),
     ],
 )
 def test_switching_on_what_this_version_cannot_do_is_refused(tmp_path: Path, line: str, feature: str) -> None:
@@ -152,3 +151,11 @@ def test_an_inner_time_limit_that_outlasts_the_outer_one_is_a_warning(tmp_path: 
     assert warning.setting == "plugin_manager.timeout"
     assert warning.source == f"environment {variable}"
     assert "shutdown.timeout_secs" in warning.text
+
+
+@pytest.mark.parametrize(("interval", "warned"), [(15, False), (20, True)])
+def test_a_watchdog_that_is_fed_too_seldom_is_warned_of(tmp_path: Path, interval: float, warned: bool) -> None:
+    text = f"[shutdown.watchdog]\nenabled = true\ntimeout_secs = 30\ninterval_secs = {interval}\n"
+    (tmp_path / "broker.toml").write_text(text)
+    warnings = load(tmp_path, None, {}).warnings
+    assert ["half of it is used" in warning.text for warning in warnings] == [True] * warned
