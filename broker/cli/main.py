@@ -9,8 +9,10 @@ import click
 from broker import __version__
 from broker.cli.control import reload_config, start, status, stop
 from broker.cli.database import db
+from broker.cli.install import install, remove
 from broker.cli.keys import key
 from broker.cli.messages import call, pub, tap
+from broker.cli.package import package
 from broker.cli.record import record
 from broker.cli.replay import recording, replay
 from broker.cli.run import run
@@ -69,6 +71,9 @@ for command in (
     recording,
     db,
     key,
+    package,
+    install,
+    remove,
     systemd,
 ):
     main.add_command(command)

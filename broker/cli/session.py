@@ -53,6 +53,15 @@ def ask(home: Path, service: str, args: dict[str, Any], timeout: float) -> Any:
     return answers[0]
 
 
+def listens(home: Path) -> bool:
+    """Whether the broker of this home runs."""
+    try:
+        _check_listening(find_broker(home=home).endpoint)
+    except ConnectionLost:
+        return False
+    return True
+
+
 def _check_listening(endpoint: str) -> None:
     """Raise ConnectionLost at once where the SDK would try three times: a person at a prompt can try again."""
     if not endpoint.startswith("ipc://"):

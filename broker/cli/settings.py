@@ -52,7 +52,8 @@ def check(home: Path, config: Path | None) -> None:
         source = setting.source + (f":{setting.line}" if setting.line else "")
         click.echo(f"{setting.name} = {setting.value}  ({source})")
     folders = loaded.plugin_manager
-    catalog = discover([folders.plugin_dir] if folders.plugin_dir.is_dir() else [], folders.config_dir)
+    active = home / "installed" / ".active"
+    catalog = discover([each for each in (folders.plugin_dir, active) if each.is_dir()], folders.config_dir)
     for warning in catalog.warnings:
         click.echo(f"broker: warning: {warning}", err=True)
     plan = make_plan(each.candidate for each in catalog.plugins)

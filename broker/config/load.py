@@ -163,6 +163,8 @@ def _names(content: Mapping[str, Any], prefix: str = "", depth: int = files.DEPT
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

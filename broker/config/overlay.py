@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import get_origin
 
 from broker.config.problems import Problem, suggest
 from broker.config.schema import Sections, settings
@@ -70,6 +71,8 @@ def _value(name: str, text: str) -> object:
         if text.lower() not in _TRUE + _FALSE:
             raise ValueError(f"expects true or false, got {text!r}")
         return text.lower() in _TRUE
+    if get_origin(kind) is tuple:
+        return [part.strip() for part in text.split(",") if part.strip()]
     if kind is int or kind is float:
         try:
             return kind(text)

@@ -57,8 +57,9 @@ class PluginManagerSection(Section, frozen=True):
     max_cpu: Annotated[int, Meta(ge=0, description="percent of one core, 0 for no limit")] = 0
     enable_metrics: Annotated[bool, not_yet("the metrics endpoint")] = False
     metrics_port: Annotated[int, Meta(ge=1, le=65535)] = 9090
-    enable_hot_reload: Annotated[bool, not_yet("reloading of changed plugins")] = False
+    enable_hot_reload: bool = False
     watch_interval: Annotated[float, Meta(ge=0.1, le=3600)] = 1.0
+    allow_unsigned: Annotated[tuple[str, ...], Meta(description="a list of plugin ids")] = ()
 
 
 class DatabaseSection(Section, frozen=True):

@@ -71,6 +71,9 @@ class Facts(Protocol):
     def broker(self) -> Mapping[str, Any]:
         """Version, process, database and the like, ready for JSON."""
 
+    def packages(self) -> Mapping[str, Mapping[str, Any]]:
+        """What was installed as a package, by plugin id, ready for JSON."""
+
     def read_keys(self) -> int:
         """Read the keys in the home anew; returns how many there are."""
 

@@ -45,6 +45,9 @@ class Control:
         """The broker and all plugins, or the plugin `name` alone; raises BusError `unavailable` for an unknown one."""
         snapshot = self._facts.router()
         rows = describe_plugins(self._plugins.snapshot(), snapshot, self._heartbeat)
+        packages = self._facts.packages()
+        for row in rows:
+            row["package"] = packages.get(row["name"], {})
         if name is not None:
             rows = [row for row in rows if row["name"] == name] or self._unknown(name)
         broker = {**self._facts.broker(), "sessions": len(snapshot.sessions), "counters": snapshot.counters}
@@ -99,23 +102,23 @@ class Control:
     async def keys(self, *, caller: dict[str, Any]) -> dict[str, int]:
         """Read the keys in the home anew."""
         number = self._facts.read_keys()
-        self._facts.audit(_who(caller), "read keys", "broker", "done", f"{number} keys")
+        self._facts.audit(who(caller), "read keys", "broker", "done", f"{number} keys")
         return {"keys": number}
 
     async def reload_config(self, *, caller: dict[str, Any]) -> Mapping[str, Any]:
         """Read the configuration and the plugin folders anew; returns the report."""
         report = await self._facts.reload_config()
         result = "refused" if report["problems"] else "done"
-        self._facts.audit(_who(caller), "reload config", "broker", result, "; ".join(report["problems"]))
+        self._facts.audit(who(caller), "reload config", "broker", result, "; ".join(report["problems"]))
         return report
 
     async def _audited(self, caller: dict[str, Any], action: str, name: str, work: Any) -> Any:
         try:
             result = await work
         except BusError as error:
-            self._facts.audit(_who(caller), action, name, "refused", error.text)
+            self._facts.audit(who(caller), action, name, "refused", error.text)
             raise
-        self._facts.audit(_who(caller), action, name, "done")
+        self._facts.audit(who(caller), action, name, "done")
         return result
 
     def _unknown(self, name: str) -> list[dict[str, Any]]:
@@ -125,5 +128,6 @@ class Control:
         raise BusError("unavailable", f"there is no plugin {name!r}: {hint}")
 
 
-def _who(caller: dict[str, Any]) -> str:
+def who(caller: dict[str, Any]) -> str:
+    """Who asks, for the audit log."""
     return f"{caller.get('name', 'unknown')} (process {caller.get('pid') or 'unknown'})"

@@ -7,13 +7,14 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
 from broker import __version__
 from broker.config import MIB, Config, load
-from broker.control.services import Control
+from broker.control.packages import PackageOrders
+from broker.control.services import Control, who
 from broker.core import Router
 from broker.core.grants import Permissions
 from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened
@@ -21,6 +22,7 @@ from broker.core.snapshot import Snapshot
 from broker.daemon.announcing import Announcer, count_plugins
 from broker.daemon.local import local_bus
 from broker.daemon.mesh import MeshPort
+from broker.daemon.packages import Packages, make_installer
 from broker.daemon.records import Records
 from broker.daemon.reload import Reloading, live_settings
 from broker.daemon.stopping import Rooms, Stopping
@@ -28,6 +30,7 @@ from broker.edge.curve import new_pair
 from broker.edge.selftest import unknown_key_is_refused
 from broker.edge.server import AddressUnusable, CurveServer, Edge
 from broker.home import CurvePair, Home, HomeError, HomeLock, prepare_socket
+from broker.packages.installed import ACTIVE
 from broker.shutdown.guard import EX_UNDONE, Guard
 from broker.shutdown.phases import Shutdown
 from broker.store import Store
@@ -81,6 +84,13 @@ class Daemon:
         self._mesh = MeshPort(self._router, self._bus, self._edge.wake, self._granted)
         self._records = Records(self._store)
         self._supervisor = self._make_supervisor([_shipped()] if demo else [])
+        self._packages = Packages(
+            make_installer(config, self._home),
+            config.plugin_manager.data_dir,
+            self._supervisor.reload,
+            self._renew,
+            self._records.audit,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         rooms = Rooms(
             self._router,
@@ -93,8 +103,8 @@ class Daemon:
             config.bus.socket,
         )
         self._stopping = Stopping(rooms, self._tasks)
-        live = live_settings(self._supervisor.set_pace, self._time_shutdown, self._grant_as)
-        self._reloading = Reloading(config, read or _reader(config), live, self._read_grants, self._supervisor.reload)
+        live = live_settings(self._supervisor.set_pace, self._time_shutdown, self._grant_as, self._packages.admit)
+        self._reloading = Reloading(config, read or _reader(config), live, self._read_grants, self._packages.rescan)
         self._announcer = Announcer(os.environ, config.shutdown.watchdog, self._prove_progress, self._in_a_line)
         self._guard = guard
         self._guard.kill = self._supervisor.kill_all
@@ -118,12 +128,13 @@ class Daemon:
         if self._config.bus.tcp:
             await self._listen_tcp(self._config.bus.tcp)
         control = Control(self._supervisor, self, self._config.bus.heartbeat_secs)
-        for name, handler in control.handlers().items():
+        orders = PackageOrders(self._packages, who)
+        for name, handler in {**control.handlers(), **orders.handlers()}.items():
             await self._bus.serve(name, handler)
         log.info("plugmesh %s serves %s, process %d", __version__, self._home.path, os.getpid())
         self._store.start()
         self._records.audit("broker", "start", self._config.broker.node, "done", f"process {os.getpid()}")
-        self._announcer.begin(self._own(self._supervisor.start_all()))
+        self._announcer.begin(self._own(self._start_plugins()))
         self._started_up.set()
 
     async def serve(self) -> None:
@@ -136,6 +147,7 @@ class Daemon:
         self._guard.unfinished = shutdown.unfinished
         self._announcer.stopping(self._guard.limit)
         self._guard.arm()
+        self._packages.close()
         undone = await shutdown.run()
         if undone:
             self._supervisor.kill_all()
@@ -176,8 +188,12 @@ class Daemon:
             "home": str(self._home.path),
             "uptime_secs": time.monotonic() - self._started,
             "database": database,
-            "warnings": [*self._warnings, *self._supervisor.warnings],
+            "warnings": [*self._warnings, *self._supervisor.warnings, *self._packages.warnings()],
         }
+
+    def packages(self) -> Mapping[str, Mapping[str, Any]]:
+        """What was installed as a package, by plugin id."""
+        return self._packages.facts()
 
     def read_keys(self) -> int:
         """Read the keys in the home; returns how many there are."""
@@ -196,7 +212,7 @@ class Daemon:
         return Supervisor(
             self._mesh,
             self._records,
-            plugin_dirs=[settings.plugin_dir, *further],
+            plugin_dirs=[settings.plugin_dir, self._home.installed / ACTIVE, *further],
             config_dir=settings.config_dir,
             data_dir=settings.data_dir,
             log_dir=self._home.logs,
@@ -207,6 +223,22 @@ class Daemon:
             most=ResourceLimits(memory=settings.max_memory * MIB or None, cpu=settings.max_cpu / 100 or None),
             sandbox="best-effort" if settings.enable_sandbox else "off",
         )
+
+    async def _start_plugins(self) -> None:
+        await self._packages.begin()
+        settings = self._config.plugin_manager
+        if settings.enable_hot_reload:
+            self._packages.watch(settings.watch_interval)
+        await self._supervisor.start_all()
+        await self._packages.follow()
+
+    async def _renew(self, names: Collection[str]) -> None:
+        """Start plugins anew that run or failed to; those that were stopped stay so."""
+        wanted = [each.name for each in self._supervisor.snapshot() if each.name in names and each.desired == "running"]
+        for name in wanted:
+            stopped = await self._supervisor.stop(name)
+            for each in reversed(stopped):
+                await self._supervisor.start(each)
 
     def _listen(self, endpoint: str) -> None:
         try:

@@ -58,6 +58,7 @@ def live_settings(
     set_pace: Callable[[int, float], None],
     time_shutdown: Callable[[Config], None],
     grant: Callable[[Config], None],
+    admit: Callable[[Config], None],
 ) -> dict[str, Callable[[Config], None]]:
     """What makes each setting that can take effect at once do so, by its full name.
 
@@ -65,6 +66,7 @@ def live_settings(
         set_pace: given how many plugins may start at the same time, and the seconds for each step.
         time_shutdown: given a configuration whose times for the shutdown hold from now on.
         grant: given a configuration that says what plugins may do that register from now on.
+        admit: given a configuration that says which plugins need no signature.
     """
 
     def log_as(config: Config) -> None:
@@ -75,6 +77,7 @@ def live_settings(
 
     return {
         **dict.fromkeys(("broker.log_level", "broker.log_format"), log_as),
+        "plugin_manager.allow_unsigned": admit,
         **dict.fromkeys(("plugin_manager.max_concurrency", "plugin_manager.timeout"), start_as),
         "plugin_manager.permissions": grant,
         **dict.fromkeys(
@@ -152,4 +155,6 @@ def _values(config: Config) -> Iterator[tuple[str, object]]:
 
 def _shown(value: object) -> str:
     # Every kind of value hides its own secrets, so nothing is left to be hidden here.
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -11,7 +11,8 @@ from broker.home.lock import HomeError
 from plugin_sdk.wire.subjects import check_name
 
 OPERATOR = "operator"
-PARTS = ("keys", "keys/plugins", "keys/curve", "keys/curve/clients", "logs", "run", "plugins", "config", "data")
+KEY_PARTS = ("keys/plugins", "keys/curve", "keys/curve/clients", "keys/trusted")
+PARTS = ("keys", *KEY_PARTS, "logs", "run", "plugins", "config", "data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,10 @@ class Home:
         self.path = path.expanduser().absolute()
         self._keys = self.path / "keys"
         self.logs = self.path / "logs"
+        # Of packages: where they are unpacked, whose signatures count, and the key that they may be encrypted to.
+        self.installed = self.path / "installed"
+        self.trusted = self._keys / "trusted"
+        self.recipient = self._keys / "recipient.key"
 
     def prepare(self) -> None:
         """Make the directories and the operator's key; raises HomeError."""

@@ -33,7 +33,7 @@ class PackageError(Exception):
     """
 
     def __init__(self, state: State, text: str) -> None:
-        super().__init__(f"{state}: {text}")
+        super().__init__(text if state is State.REFUSED else f"{state}: {text}")
         self.state = state
         self.text = text
 

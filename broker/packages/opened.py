@@ -42,6 +42,10 @@ class Rules:
         """The trusted keys by id; a file that is no key admits nobody."""
         return read_trusted(self.trusted)[0]
 
+    def still_admit(self, plugin_id: str, state: State, key: str) -> bool:
+        """Whether what was admitted when it was installed would be so today, but for its age."""
+        return plugin_id in self.allow_unsigned if state is State.UNSIGNED else key in self.keys()
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -109,10 +113,11 @@ def private_copy(file: Path, to: Path, bounds: Bounds = BOUNDS) -> os.stat_resul
     except OSError as error:
         why = "is a symbolic link" if file.is_symlink() else f"cannot be read: {error.strerror}"
         raise PackageError(State.REFUSED, f"{file} {why}") from None
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(fd)
+        raise PackageError(State.REFUSED, f"{file} is no plain file")
     with os.fdopen(fd, "rb") as source:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise PackageError(State.REFUSED, f"{file} is no plain file")
         if status.st_size > bounds.package:
             text = f"the file has {status.st_size} bytes, at most {bounds.package} are allowed"
             raise PackageError(State.UNSAFE, text)

@@ -77,10 +77,13 @@ def discover(plugin_dirs: Sequence[Path], config_dir: Path) -> Catalog:
 
 def read_folder(folder: Path, config_dir: Path) -> Installed:
     """Reads one plugin folder; never raises for what is in it."""
+    name = folder.name
+    # An installed package is behind a link that an upgrade exchanges; what runs must not be pulled away under itself.
+    folder = folder.resolve() if folder.is_symlink() else folder
     try:
         manifest = read_as(Manifest, read_document(folder / MANIFEST))
     except BadDocument as error:
-        return Installed(folder.name, folder, fault=str(error))
+        return Installed(name, folder, fault=str(error))
     try:
         orders = read_overrides(manifest.id, config_dir)
         manifest = manifest.overridden(orders)

@@ -121,7 +121,6 @@ def test_a_variable_that_looks_like_a_setting_and_is_none_is_refused(tmp_path: P
     ("line", "feature"),
     [
         ("plugin_manager.enable_metrics = true", "the metrics endpoint"),
-        ("plugin_manager.enable_hot_reload = true", "reloading of changed plugins"),
     ],
 )
 def test_switching_on_what_this_version_cannot_do_is_refused(tmp_path: Path, line: str, feature: str) -> None:
