@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -232,13 +232,13 @@ class Daemon:
         await self._supervisor.start_all()
         await self._packages.follow()
 
-    async def _renew(self, names: Collection[str]) -> None:
-        """Start plugins anew that run or failed to; those that were stopped stay so."""
-        wanted = [each.name for each in self._supervisor.snapshot() if each.name in names and each.desired == "running"]
-        for name in wanted:
-            stopped = await self._supervisor.stop(name)
-            for each in reversed(stopped):
-                await self._supervisor.start(each)
+    async def _renew(self, changed: Mapping[str, float]) -> None:
+        """Start plugins anew that run, or failed to, with code from before it was changed; stopped ones stay so."""
+        now = time.time()
+        for view in self._supervisor.snapshot():
+            if view.desired == "running" and changed.get(view.name, 0.0) > now - (view.run_age or 0.0):
+                for name in reversed(await self._supervisor.stop(view.name)):
+                    await self._supervisor.start(name)
 
     def _listen(self, endpoint: str) -> None:
         try:

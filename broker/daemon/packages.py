@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -71,7 +72,7 @@ class Packages:
         installer: works on the files.
         data_dir: holds a folder for each plugin's own files.
         reload: makes the plugins what the folders say; returns what became of each.
-        renew: starts plugins anew whose code has changed.
+        renew: starts plugins anew that run from before their code was changed, at these times of the wall clock.
         audit: writes into the audit log: actor, action, target, result, detail; from any thread.
     """
 
@@ -80,7 +81,7 @@ class Packages:
         installer: Installer,
         data_dir: Path,
         reload: Callable[[], Awaitable[Sequence[Outcome]]],
-        renew: Callable[[Collection[str]], Awaitable[None]],
+        renew: Callable[[Mapping[str, float]], Awaitable[None]],
         audit: Callable[[str, str, str, str, str], None],
     ) -> None:
         self._installer = installer
@@ -247,10 +248,22 @@ class Packages:
         outcomes = {each.plugin_id: each for each in await self._reload()}
         for outcome in outcomes.values():
             _log_outcome(outcome)
-        touched = [self._installer.plugin_dir / change.name for change in changes if change.what == "changed"]
-        names = await asyncio.to_thread(lambda: {self._installer.describe(folder).plugin_id for folder in touched})
-        # What the supervisor finds unchanged has the same plugin.yaml, and other code.
-        await self._renew({name for name in names if name in outcomes and outcomes[name].result == UNCHANGED})
+        touched = await asyncio.to_thread(self._touched, changes)
+        # What the supervisor finds unchanged has the same plugin.yaml, and perhaps other code than it runs.
+        await self._renew({name: at for name, at in touched.items() if _is_unchanged(outcomes.get(name))})
+
+    def _touched(self, changes: Sequence[Change]) -> dict[str, float]:
+        """The plugins in changed folders, and when a file of them was changed last."""
+        from broker.packages.watching import What, last_change
+
+        found = {}
+        for change in changes:
+            folder = self._installer.plugin_dir / change.name
+            if change.what is not What.REMOVED:
+                # A folder that is new may run already, from before it was complete: somebody started it meanwhile.
+                at = inf if change.what is What.CHANGED else last_change(folder)
+                found[self._installer.describe(folder).plugin_id] = at
+        return found
 
     def _begin(self) -> None:
         from broker.packages.watching import scan
@@ -376,6 +389,10 @@ def _plugins_of(file: str) -> set[str]:
     """The plugin that a file name tells, if it tells one."""
     parsed = parse_file_name(file)
     return {parsed[0]} if parsed else set()
+
+
+def _is_unchanged(outcome: Outcome | None) -> bool:
+    return outcome is not None and outcome.result == UNCHANGED
 
 
 def _told(record: Record) -> dict[str, Any]:

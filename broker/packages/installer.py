@@ -6,7 +6,7 @@ here reads and writes files, so none of it is for the thread of an event loop.
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,9 +105,10 @@ class Installer:
             check: also read every file that is installed, to see whether it still is what was unpacked.
         """
         fetched = Fetched()
+        trusted = self.workshop.rules.keys()
         left: dict[str, list[Offer]] = {}
         for plugin_id, of_plugin in offers.items():
-            current = self._admitted(plugin_id, fetched, check=check)
+            current = self._admitted(plugin_id, trusted, fetched, check=check)
             fetched.records[plugin_id] = current
             if not _is_current(of_plugin[0], current):
                 left[plugin_id] = list(of_plugin)
@@ -182,10 +183,11 @@ class Installer:
             return []
         return [self.plugin_dir / name for name in entries if is_package(name) and not name.startswith(".")]
 
-    def _admitted(self, plugin_id: str, fetched: Fetched, *, check: bool) -> Record | None:
+    def _admitted(self, plugin_id: str, trusted: Container[str], fetched: Fetched, *, check: bool) -> Record | None:
         """What is in force, if it may be and, when that is to be checked, is as it was unpacked."""
         current = self.installed.active(plugin_id)
-        if current is None or not self.workshop.rules.still_admit(plugin_id, current.state, current.key):
+        rules = self.workshop.rules
+        if current is None or not rules.still_admit(plugin_id, current.state, current.key, trusted):
             return None
         if check and (damage := self.installed.damage(current)):
             fetched.repaired[plugin_id] = damage

@@ -3,7 +3,7 @@
 import mmap
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,9 +42,9 @@ class Rules:
         """The trusted keys by id; a file that is no key admits nobody."""
         return read_trusted(self.trusted)[0]
 
-    def still_admit(self, plugin_id: str, state: State, key: str) -> bool:
+    def still_admit(self, plugin_id: str, state: State, key: str, trusted: Container[str]) -> bool:
         """Whether what was admitted when it was installed would be so today, but for its age."""
-        return plugin_id in self.allow_unsigned if state is State.UNSIGNED else key in self.keys()
+        return plugin_id in self.allow_unsigned if state is State.UNSIGNED else key in trusted
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,11 @@ def scan(directory: Path) -> dict[str, Mark]:
     return found
 
 
+def last_change(folder: Path) -> float:
+    """When a file in a plugin folder was written or put there last, in seconds of the wall clock."""
+    return max((status.st_ctime for _, status in _files(str(folder))), default=0.0)
+
+
 def is_package(name: str) -> bool:
     """Whether a name in the plugin folder is that of a package file."""
     return name.endswith(SUFFIX)
@@ -143,9 +148,9 @@ def _again(left: Mapping[str, Sight], overdue: bool, now: float) -> float | None
 
 
 def _what(before: Mark | None, after: Mark | None) -> What:
-    if before is None:
-        return What.ADDED if after else What.REMOVED
-    return What.CHANGED if after else What.REMOVED
+    if after is None:
+        return What.REMOVED
+    return What.ADDED if before is None else What.CHANGED
 
 
 def _merged(known: Scan, news: Mapping[str, Mark | None]) -> dict[str, Mark]:

@@ -242,6 +242,7 @@ class Unit:
             log_dropped=self.log.dropped_lines if self.log else 0,
             asked=self.process.confinement.asked() if self.process else {},
             in_force=self.process.in_force if self.process else None,
+            run_age=self.process.age() if self.process else None,
         )
 
     def _write_status(self) -> None:

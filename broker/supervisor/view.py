@@ -20,6 +20,7 @@ class PluginView:
         since: seconds that it has been in its state.
         error: why it is not running, over several lines.
         last_exit: how its last run ended.
+        run_age: seconds since its process was ordered; None when the broker runs none for it.
         log_bytes: what it wrote since the broker began.
         log_dropped: lines of that which were dropped because they came too fast.
         asked: limits and sandbox that its process is to have.
@@ -47,3 +48,4 @@ class PluginView:
     log_dropped: int
     asked: Mapping[str, Any] = field(default_factory=dict)
     in_force: Mapping[str, Any] | None = None
+    run_age: float | None = None
