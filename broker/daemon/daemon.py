@@ -18,6 +18,7 @@ from broker.core import Router
 from broker.core.grants import Permissions
 from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened
 from broker.core.snapshot import Snapshot
+from broker.daemon.denials import Denials
 from broker.daemon.local import local_bus
 from broker.daemon.mesh import MeshPort
 from broker.daemon.records import Records
@@ -33,7 +34,6 @@ from broker.store import Store
 from broker.supervisor.access import Access, Grants, read_grants
 from broker.supervisor.document import BadDocument
 from broker.supervisor.supervisor import Supervisor
-from broker.telemetry.logs import Throttle
 from plugin_sdk.wire.limits import Limits
 
 log = logging.getLogger("broker")
@@ -65,19 +65,20 @@ class Daemon:
         self._started_up = asyncio.Event()
         self._started = time.monotonic()
         self._warnings: list[str] = []
-        self._throttle = Throttle(log)
         self._router = _router(config)
         self._edge = Edge(self._router, self._on_notices)
         self._store = Store(
             config.database.url.get_secret_value(),
             node=config.broker.node,
             queue_limit=config.database.queue_limit,
+            audit_keep_days=config.database.audit_keep_days,
         )
         self._bus = local_bus(self._edge, __version__)
         self._grants = Grants()
         self._router.admission.set_grants(self._granted)
         self._mesh = MeshPort(self._router, self._bus, self._edge.wake, self._granted)
         self._records = Records(self._store)
+        self._denials = Denials(self._records.audit, time.monotonic, asyncio.get_running_loop().call_later)
         self._supervisor = self._make_supervisor([_shipped()] if demo else [])
         self._tasks: set[asyncio.Task[None]] = set()
         rooms = Rooms(
@@ -87,6 +88,7 @@ class Daemon:
             self._supervisor,
             self._store,
             self._records,
+            self._denials,
             config.broker.node,
             config.bus.socket,
         )
@@ -264,13 +266,10 @@ class Daemon:
                 case SessionLost():
                     self._on_lost(notice)
                 case RegistrationRefused():
-                    self._on_refused(notice)
+                    self._mesh.on_refused(notice)
+                    self._denials.refused(notice)
                 case PeerMisbehaved():
-                    who = notice.name or "an unregistered peer"
-                    kind = f"{notice.code} from {who}"
-                    self._throttle.warning(kind, time.monotonic(), "%s: %s", kind, notice.text)
-                    if notice.code == "denied":
-                        self._records.audit(notice.name, "denied", "bus", "denied", notice.text)
+                    self._denials.misbehaved(notice)
 
     def _on_opened(self, notice: SessionOpened) -> None:
         log.debug("%s %s registered, process %d", notice.role, notice.name, notice.pid)
@@ -286,13 +285,6 @@ class Daemon:
             self._supervisor.session_lost(notice.name, notice.session, f"{notice.code}: {notice.text}")
         if self._stop.is_set():
             self._stopping.session_lost(notice)
-
-    def _on_refused(self, notice: RegistrationRefused) -> None:
-        self._mesh.on_refused(notice)
-        kind = f"registration of {notice.name!r} refused"
-        where = f"process {notice.pid}" if notice.pid else notice.transport
-        self._throttle.warning(kind, time.monotonic(), "%s (%s): %s: %s", kind, where, notice.code, notice.text)
-        self._records.audit(notice.name, "register", notice.name, "refused", f"{notice.code}: {notice.text} ({where})")
 
 
 def _router(config: Config) -> Router:

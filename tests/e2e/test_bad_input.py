@@ -1,5 +1,6 @@
 """Bad input of every kind: a clear error, nothing lost, and the broker lives on."""
 
+import asyncio
 import json
 import os
 import signal
@@ -9,11 +10,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgpack  # type: ignore[import-untyped]
 import pytest
 import zmq
 
+from plugin_sdk import BusError, connect
 from tests.e2e.mesh import Mesh, eventually, gone
 
 
@@ -329,3 +332,21 @@ def test_publishing_on_a_reserved_subject_is_refused_to_the_publisher(mesh: Mesh
     done = mesh.cli("pub", "$broker.fake", "1")
     assert done.returncode == 1
     assert "denied" in done.stderr
+
+
+def test_a_peer_that_is_denied_again_and_again_does_not_fill_the_audit_log(mesh: Mesh) -> None:
+    """SEC-5: the first denial is an entry, all others of the minute are another one with their number."""
+    mesh.run()
+    asyncio.run(_call_reserved(mesh.home, 500))
+    assert mesh.stop() == 0
+    with sqlite3.connect(mesh.home / "broker.db") as database:
+        rows = database.execute("SELECT detail FROM t_audit WHERE action = 'denied' ORDER BY id").fetchall()
+    assert len(rows) == 2
+    assert "499 more" in rows[1][0]
+
+
+async def _call_reserved(home: Path, times: int) -> None:
+    async with connect(home=home, name="evil") as bus:
+        for _ in range(times):
+            with pytest.raises(BusError, match="denied"):
+                await bus.call("$plugin.stop", {})
