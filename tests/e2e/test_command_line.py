@@ -42,6 +42,17 @@ def test_the_schema_goes_forward_and_back(mesh: Mesh) -> None:
     assert mesh.cli("db", "current").stdout.strip() == "base"
 
 
+def test_the_schema_is_not_changed_under_a_running_broker(mesh: Mesh) -> None:
+    broker = mesh.run()
+    for verb in (("upgrade",), ("downgrade", "base")):
+        refused = mesh.cli("db", *verb)
+        assert refused.returncode == 1
+        assert f"stop it first (kill {broker.pid})" in refused.stderr
+    assert mesh.cli("db", "current").returncode == 0
+    assert mesh.stop() == 0
+    assert mesh.cli("db", "downgrade", "base").stdout.strip() == "base"
+
+
 def test_status_is_for_people_and_for_programs(mesh: Mesh) -> None:
     mesh.add_plugin("small", '@plugin.service("add")\nasync def add(a, b):\n    return a + b\n')
     mesh.run()
