@@ -1,6 +1,7 @@
 """The command line, as a newcomer and as a script meet it."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -51,6 +52,16 @@ def test_the_schema_is_not_changed_under_a_running_broker(mesh: Mesh) -> None:
     assert mesh.cli("db", "current").returncode == 0
     assert mesh.stop() == 0
     assert mesh.cli("db", "downgrade", "base").stdout.strip() == "base"
+
+
+def test_ctrl_c_ends_a_tap_without_a_trace(mesh: Mesh) -> None:
+    mesh.run()
+    tap = mesh.start_cli("tap", "user.>")
+    assert tap.stderr is not None
+    assert tap.stderr.readline() == "listening to user.>\n"
+    tap.send_signal(signal.SIGINT)
+    _, rest = tap.communicate(timeout=10)
+    assert (tap.returncode, rest) == (130, "")
 
 
 def test_status_is_for_people_and_for_programs(mesh: Mesh) -> None:
