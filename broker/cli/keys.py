@@ -49,7 +49,7 @@ def remove(home: Path, name: str) -> None:
     """Take the keys of NAME back; a session that stands is not ended."""
     try:
         removed = Home(home).remove_key(name)
-    except BusError as error:
+    except (BusError, OSError) as error:
         fail(str(error))
     if not removed:
         fail(f"there is no key of {name!r} in {home}")
@@ -63,9 +63,13 @@ def remove(home: Path, name: str) -> None:
 def list_keys(home: Path) -> None:
     """Print whom the keys admit."""
     place = Home(home)
-    for name in sorted(place.keys().values()):
+    try:
+        local, remote = place.keys(), place.tcp_clients()
+    except HomeError as error:
+        fail(str(error))
+    for name in sorted(local.values()):
         click.echo(f"{name}  local socket")
-    for name in sorted(place.tcp_clients().values()):
+    for name in sorted(remote.values()):
         click.echo(f"{name}  TCP")
 
 

@@ -34,6 +34,7 @@ from broker.store import Store
 from broker.supervisor.access import Access, Grants, read_grants
 from broker.supervisor.document import BadDocument
 from broker.supervisor.supervisor import Supervisor
+from plugin_sdk.wire.errors import BusError
 from plugin_sdk.wire.limits import Limits
 
 log = logging.getLogger("broker")
@@ -106,7 +107,7 @@ class Daemon:
         self._guard.attach(asyncio.get_running_loop(), self._on_stop_signal, self._on_hangup)
         self._home.prepare()
         self._lock.acquire()
-        self.read_keys()
+        self._read_keys()
         try:
             await self._read_grants()
         except BadDocument as error:
@@ -174,15 +175,21 @@ class Daemon:
         }
 
     def read_keys(self) -> int:
-        """Read the keys in the home; returns how many there are."""
-        keys, clients = self._home.keys(), self._home.tcp_clients()
-        self._router.admission.set_keys(keys)
-        self._edge.set_tcp_clients(clients)
-        return len(keys) + len(clients)
+        """Read the keys in the home; returns how many there are, raises BusError when one of them is broken."""
+        try:
+            return self._read_keys()
+        except HomeError as error:
+            raise BusError("failed", f"the keys stay as they were: {error}") from None
 
     def audit(self, actor: str, action: str, target: str, result: str, detail: str = "") -> None:
         """Write into the audit log."""
         self._records.audit(actor, action, target, result, detail)
+
+    def _read_keys(self) -> int:
+        keys, clients = self._home.keys(), self._home.tcp_clients()
+        self._router.admission.set_keys(keys)
+        self._edge.set_tcp_clients(clients)
+        return len(keys) + len(clients)
 
     def _make_supervisor(self, further: list[Path]) -> Supervisor:
         """The supervisor of the plugins in the operator's folder and in `further` ones."""

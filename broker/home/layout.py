@@ -43,7 +43,7 @@ class Home:
             if self._keys.stat().st_mode & 0o077:
                 self._keys.chmod(0o700)
             key = self._keys / "client.key"
-            if not key.exists() or not key.read_text().strip():
+            if not key.exists() or not _read(key):
                 _write_secret(key, secrets.token_urlsafe(32))
         except OSError as error:
             raise HomeError(
@@ -52,10 +52,14 @@ class Home:
             ) from None
 
     def keys(self) -> dict[str, str]:
-        """Every key that admits over the local socket: from key to the plugin it admits, or to `operator`."""
+        """Every key that admits over the local socket: from key to the plugin it admits, or to `operator`.
+
+        Raises:
+            HomeError: a key file cannot be read; a broker that went on would refuse whom that key admits.
+        """
         plugins = sorted((self._keys / "plugins").glob("*.key"))
-        found = {file.read_text().strip(): file.stem for file in plugins if file.stem != OPERATOR}
-        found[(self._keys / "client.key").read_text().strip()] = OPERATOR
+        found = {_read(file): file.stem for file in plugins if file.stem != OPERATOR}
+        found[_read(self._keys / "client.key")] = OPERATOR
         found.pop("", None)
         return found
 
@@ -68,7 +72,7 @@ class Home:
         return file
 
     def server_pair(self) -> CurvePair | None:
-        """The broker's own CURVE keys, or None before they were made."""
+        """The broker's own CURVE keys, or None before they were made; raises HomeError as `keys` does."""
         return _read_pair(self._keys / "curve" / "server.key")
 
     def save_server_pair(self, pair: CurvePair) -> None:
@@ -76,9 +80,9 @@ class Home:
         _write_secret(self._keys / "curve" / "server.key", f"public={pair.public}\nsecret={pair.secret}\n")
 
     def tcp_clients(self) -> dict[str, str]:
-        """From public CURVE key to the plugin name that it proves, or to `operator`."""
+        """From public CURVE key to the plugin name that it proves, or to `operator`; raises HomeError, too."""
         files = sorted((self._keys / "curve" / "clients").glob("*.pub"))
-        return {file.read_text().strip(): file.stem for file in files}
+        return {_read(file): file.stem for file in files}
 
     def add_tcp_client(self, name: str, pair: CurvePair, server: str) -> Path:
         """Admit a CURVE key as `name`; returns the key file to give to that peer."""
@@ -108,10 +112,21 @@ def _write_secret(file: Path, text: str) -> None:
     draft.replace(file)
 
 
+def _read(file: Path) -> str:
+    own = file.name in ("client.key", "server.key")
+    way_out = "remove it, and `broker run` makes a new one" if own else "remove it, and make a new one: broker key add"
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except UnicodeDecodeError:
+        raise HomeError(f"{file} is not a key file: it holds more than plain text ({way_out})") from None
+    except OSError as error:
+        raise HomeError(f"cannot read the key {file}: {error.strerror} ({way_out})") from None
+
+
 def _read_pair(file: Path) -> CurvePair | None:
     if not file.exists():
         return None
-    lines = dict(line.split("=", 1) for line in file.read_text().splitlines() if "=" in line)
+    lines = dict(line.split("=", 1) for line in _read(file).splitlines() if "=" in line)
     try:
         return CurvePair(lines["public"], lines["secret"])
     except KeyError:
