@@ -63,11 +63,16 @@ class Home:
         found.pop("", None)
         return found
 
-    def add_plugin_key(self, name: str) -> Path:
-        """Make a key that admits exactly the plugin `name`, started by hand; returns its file."""
+    def add_plugin_key(self, name: str, *, replace: bool = False) -> Path:
+        """Make a key that admits exactly the plugin `name`, started by hand; returns its file.
+
+        Args:
+            replace: make it in the place of one that exists; it is refused with HomeError otherwise.
+        """
         if name == OPERATOR:
             raise HomeError(f"{OPERATOR!r} is who holds keys/client.key already: name the plugin that the key is for")
         file = self._keys / "plugins" / f"{check_name(name)}.key"
+        _refuse_to_replace(file, name, replace)
         _write_secret(file, secrets.token_urlsafe(32))
         return file
 
@@ -84,10 +89,16 @@ class Home:
         files = sorted((self._keys / "curve" / "clients").glob("*.pub"))
         return {_read(file): file.stem for file in files}
 
-    def add_tcp_client(self, name: str, pair: CurvePair, server: str) -> Path:
-        """Admit a CURVE key as `name`; returns the key file to give to that peer."""
+    def add_tcp_client(self, name: str, pair: CurvePair, server: str, *, replace: bool = False) -> Path:
+        """Admit a CURVE key as `name`; returns the key file to give to that peer.
+
+        Args:
+            server: the broker's public key.
+            replace: as for a plugin's key.
+        """
         folder = self._keys / "curve" / "clients"
-        _write_secret(folder / f"{check_name(name)}.pub", pair.public)
+        _refuse_to_replace(folder / f"{check_name(name)}.pub", name, replace)
+        _write_secret(folder / f"{name}.pub", pair.public)
         file = folder / f"{name}.key"
         _write_secret(file, f"server={server}\npublic={pair.public}\nsecret={pair.secret}\n")
         return file
@@ -101,6 +112,12 @@ class Home:
         for file in removed:
             file.unlink()
         return removed
+
+
+def _refuse_to_replace(file: Path, name: str, replace: bool) -> None:
+    """Whoever holds the old key would be locked out, and learn of it at the next registration only."""
+    if file.exists() and not replace:
+        raise HomeError(f"{name!r} has a key already: {file}; to take that back and make a new one add --replace")
 
 
 def _write_secret(file: Path, text: str) -> None:

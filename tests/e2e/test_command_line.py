@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.e2e.mesh import Mesh, eventually
 
@@ -62,6 +63,38 @@ def test_ctrl_c_ends_a_tap_without_a_trace(mesh: Mesh) -> None:
     tap.send_signal(signal.SIGINT)
     _, rest = tap.communicate(timeout=10)
     assert (tap.returncode, rest) == (130, "")
+
+
+def test_a_second_key_for_one_plugin_is_made_only_when_that_is_meant(mesh: Mesh) -> None:
+    for options in ((), ("--tcp",)):
+        made = mesh.cli("key", "add", "guest", *options)
+        assert made.returncode == 0, made.stderr
+        file = Path(made.stdout.strip())
+        first = file.read_text()
+        again = mesh.cli("key", "add", "guest", *options)
+        assert again.returncode == 1
+        assert "add --replace" in again.stderr
+        assert file.read_text() == first
+        assert mesh.cli("key", "add", "guest", "--replace", *options).returncode == 0
+        assert file.read_text() != first
+
+
+def test_whether_a_broker_reads_the_new_keys_is_told_truly(mesh: Mesh) -> None:
+    mesh.run()
+    broken = mesh.home / "keys" / "plugins" / "broken.key"
+    broken.write_bytes(b"\xff")
+    refused = mesh.cli("key", "add", "guest")
+    assert refused.returncode == 1
+    assert f"{broken} is not a key file" in refused.stderr
+    assert "no broker is running" not in refused.stderr
+    broken.unlink()
+    assert mesh.cli("key", "add", "other").stderr == ""
+    assert mesh.process is not None
+    mesh.process.kill()
+    mesh.process.wait()
+    away = mesh.cli("key", "add", "third")
+    assert away.returncode == 0
+    assert "no broker is running" in away.stderr
 
 
 def test_status_is_for_people_and_for_programs(mesh: Mesh) -> None:
