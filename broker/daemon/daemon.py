@@ -32,6 +32,7 @@ from broker.shutdown.guard import EX_UNDONE, Guard
 from broker.shutdown.phases import Shutdown
 from broker.store import Store
 from broker.supervisor.access import Access, Grants, read_grants
+from broker.supervisor.discovery import shipped
 from broker.supervisor.document import BadDocument
 from broker.supervisor.supervisor import Supervisor
 from plugin_sdk.wire.errors import BusError
@@ -80,7 +81,7 @@ class Daemon:
         self._mesh = MeshPort(self._router, self._bus, self._edge.wake, self._granted)
         self._records = Records(self._store)
         self._denials = Denials(self._records.audit, time.monotonic, asyncio.get_running_loop().call_later)
-        self._supervisor = self._make_supervisor([_shipped()] if demo else [])
+        self._supervisor = self._make_supervisor([shipped()] if demo else [])
         self._tasks: set[asyncio.Task[None]] = set()
         rooms = Rooms(
             self._router,
@@ -309,10 +310,3 @@ def _router(config: Config) -> Router:
 
 def _reader(config: Config) -> Callable[[], Config]:
     return lambda: load(config.home, config.file, os.environ)
-
-
-def _shipped() -> Path:
-    """Where the shipped plugins are, installed or in the source tree."""
-    from importlib.resources import files
-
-    return Path(str(files("broker.services")))

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.e2e.mesh import Mesh, eventually
+from tests.e2e.mesh import DEMO, Mesh, eventually
 
 
 def test_check_prints_the_settings_in_force_and_every_problem_at_once(mesh: Mesh) -> None:
@@ -27,6 +27,20 @@ def test_check_names_plugins_that_cannot_start(mesh: Mesh) -> None:
     assert done.returncode == 1
     assert "lonely" in done.stderr
     assert "ghost" in done.stderr
+
+
+def test_check_looks_at_the_shipped_plugins_too_when_they_are_to_run(mesh: Mesh) -> None:
+    assert "0 plugins, 0 of them" in mesh.cli("check").stdout
+    assert f"{len(DEMO)} plugins, 0 of them cannot start" in mesh.cli("check", "--demo").stdout
+    mesh.add_plugin("hello")
+    twice = mesh.cli("check", "--demo")
+    assert twice.returncode == 1
+    assert "plugin id 'hello' is taken by" in twice.stderr
+
+
+def test_a_configuration_file_that_does_not_exist_is_named(mesh: Mesh) -> None:
+    missing = mesh.cli("check", "--config", "/nonexist")
+    assert (missing.returncode, missing.stderr) == (1, "broker: /nonexist: there is no such file\n")
 
 
 def test_a_setting_of_the_environment_goes_before_the_file(mesh: Mesh) -> None:
