@@ -98,7 +98,7 @@ class Stopper:
             text += f": it did not end within {grace:.1f} s of SIGTERM"
             step, level = "SIGKILL", logging.WARNING
         took = asyncio.get_running_loop().time() - began
-        logger.log(level, "plugin %s %s; stopped by %s in %.2f s", unit.plugin_id, text, step, took)
+        logger.log(level, "plugin %s %s; stopped in %.2f s, the last step was %s", unit.plugin_id, text, took, step)
         self._mesh.forget(process.token)
         unit.ended(text)
         return f"plugin {unit.plugin_id!r} {how}" if how.alive else ""

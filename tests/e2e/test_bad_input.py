@@ -3,11 +3,13 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,8 @@ import zmq
 
 from plugin_sdk import BusError, connect
 from tests.e2e.mesh import Mesh, eventually, gone
+
+MIB = 1 << 20
 
 
 @contextmanager
@@ -213,27 +217,44 @@ def test_a_plugin_that_exits_at_once_fails_with_its_traceback(mesh: Mesh) -> Non
 
 
 def test_a_plugin_that_prints_megabytes_neither_blocks_nor_grows_the_broker(mesh: Mesh) -> None:
-    mesh.add_plugin("noisy", "import sys\nfor _ in range(40):\n    sys.stdout.write(('x' * 1023 + '\\n') * 512)\n")
+    """64 MiB, of which about 4 MiB at once and 1 MiB a second are kept: the first lines, and how much is missing."""
+    flood = "import sys\nfor number in range(65536):\n    sys.stdout.write(f'{number:08}' + 'x' * 1015 + '\\n')\n"
+    mesh.add_plugin("noisy", flood)
+    began = time.monotonic()
     mesh.run()
-    mesh.wait_for("noisy")
-    assert sum(file.stat().st_size for file in (mesh.home / "logs").glob("noisy*")) < 32 * 1024 * 1024
-    assert mesh.family()[0].memory_info().rss < 100 * 1024 * 1024
+    row = mesh.wait_for("noisy")
+    took = time.monotonic() - began
+    assert mesh.family()[0].memory_info().rss < 100 * MIB
+    assert mesh.stop() == 0
+    files = list((mesh.home / "logs").glob("noisy*"))
+    kept = b"".join(file.read_bytes() for file in sorted(files, reverse=True))
+    assert b" 00000000xxx" in kept[:100]
+    assert 3 * MIB < len(kept) < (5 + took) * MIB
+    assert row["log_lines_dropped"] > 30_000
+    missing = re.findall(rb"\[(\d+) bytes dropped: written faster than they are kept\]", kept)
+    assert 30 * MIB < sum(map(int, missing)) < 64 * MIB
 
 
 def test_a_plugin_that_ignores_sigterm_and_forks_is_killed_with_all_it_started(mesh: Mesh) -> None:
     body = (
-        "import os, signal, subprocess\n"
-        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "import signal, subprocess, time\n"
         "subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
-        "@plugin.on_cleanup()\nasync def hang():\n    import asyncio\n    await asyncio.sleep(600)\n"
+        # In a hook, because run() sets a handler of its own.
+        "@plugin.on_start()\nasync def ignore():\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "@plugin.on_cleanup()\nasync def hang():\n    time.sleep(600)\n"
     )
-    mesh.add_plugin("stubborn", body)
+    mesh.add_plugin("stubborn", body, "timeouts: {cleanup: 0.5, stop: 1.5}\n")
     mesh.run()
     mesh.wait_for("stubborn")
     family = mesh.family()
     assert any("sleep" in each.name() for each in family)
-    mesh.stop(signal.SIGTERM, 30)
+    assert mesh.stop(signal.SIGTERM, 30) == 0
     eventually(lambda: gone(family), 2.0, "nothing of it is left")
+    told = r"plugin stubborn was ended by SIGKILL.* it did not end within \S+ s of SIGTERM; .*the last step was SIGKILL"
+    assert re.search(told, mesh.text()), mesh.text()
+    with sqlite3.connect(mesh.home / "broker.db") as database:
+        ((last_exit,),) = database.execute("SELECT last_exit FROM t_plugin WHERE plugin_id = 'stubborn'").fetchall()
+    assert last_exit.startswith("was ended by SIGKILL")
 
 
 def test_a_second_signal_forces_the_end(mesh: Mesh) -> None:

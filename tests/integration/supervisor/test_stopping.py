@@ -49,11 +49,11 @@ def told(caplog: pytest.LogCaptureFixture, plugin_id: str) -> list[str]:
 @pytest.mark.parametrize(
     ("peer", "end"),
     [
-        ({}, "exited with status 0; stopped by the cleanup command in #"),
-        ({"stays": True}, "was ended by SIGTERM; stopped by SIGTERM in #"),
+        ({}, "exited with status 0; stopped in #, the last step was the cleanup command"),
+        ({"stays": True}, "was ended by SIGTERM; stopped in #, the last step was SIGTERM"),
         (
             {"stays": True, "deaf": True},
-            "was ended by SIGKILL: it did not end within # of SIGTERM; stopped by SIGKILL in #",
+            "was ended by SIGKILL: it did not end within # of SIGTERM; stopped in #, the last step was SIGKILL",
         ),
     ],
 )
