@@ -68,6 +68,7 @@ class Session:
     subscriptions: dict[int, Subscription] = field(default_factory=dict)
     lanes: dict[tuple[str, int], Lane] = field(default_factory=dict)
     instances: dict[str, Instance] = field(default_factory=dict)
+    withdrawn: dict[str, Instance] = field(default_factory=dict)  # those whose old requests still ran at that moment
     calls: dict[int, Pending] = field(default_factory=dict)
     serving: dict[int, Pending] = field(default_factory=dict)
     held: int = 0  # bytes of its calls that wait at the broker for an instance with room
