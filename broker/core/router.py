@@ -268,6 +268,10 @@ class Router:
         self._sessions[peer] = self._by_number[number] = session
         if session.role == "plugin":
             self._plugins[session.name, session.instance] = session
+        # Strays go out after all outboxes; what this peer was told before must reach it before this.
+        for frame in [frame for stray, frame in self.strays if stray == peer]:
+            session.outbox.add_frame(frame)
+        self.strays = [each for each in self.strays if each[0] != peer]
         session.outbox.add(encode(self._welcome(session)))
         if self._next_check is None:
             self._next_check = now + self.heartbeat
@@ -354,7 +358,12 @@ class Router:
         self.notices.append(PeerMisbehaved(session.name, session.pid, error.code, error.text))
 
     def _refuse(self, peer: bytes, error: BusError) -> None:
-        self.strays.append((peer, encode_frame(0, [p.Refused(error.code, error.text, error.retry)])))
+        frame = encode_frame(0, [p.Refused(error.code, error.text, error.retry)])
+        session = self._sessions.get(peer)
+        if session is not None:
+            session.outbox.add_frame(frame)
+        else:
+            self.strays.append((peer, frame))
 
     def _grant(self, session: Session) -> None:
         """Give a publisher back the credit of what was routed, in pieces worth a packet."""

@@ -6,6 +6,7 @@ import pytest
 
 from broker.core.notices import PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened
 from plugin_sdk.wire import packets as p
+from plugin_sdk.wire.codec import encode_frame
 from tests.core_driver import OPERATOR_KEY, Mesh, Peer
 
 
@@ -304,6 +305,38 @@ def test_the_transport_can_ask_whether_an_address_is_registered(mesh: Mesh) -> N
     assert mesh.router.knows(peer.address)
     peer.leave()
     assert not mesh.router.knows(peer.address)
+
+
+def test_what_is_said_to_a_peer_within_one_turn_stays_in_order(mesh: Mesh) -> None:
+    peer = mesh.connect()
+    frames = (
+        encode_frame(0, [p.Ping(1)]),
+        encode_frame(0, [peer.hello(nonce="")]),
+        encode_frame(0, [peer.hello()]),
+        encode_frame(0, [p.Ping(2)]),
+        encode_frame(0, [peer.hello()]),
+        encode_frame(0, [peer.hello(nonce="another")]),
+    )
+    for frame in frames:
+        mesh.router.receive(peer.address, frame, mesh.now, peer.origin)
+    mesh.deliver()
+    answers = [packet.code if isinstance(packet, p.Refused) else type(packet).__name__ for packet in peer.take()]
+    assert answers == [
+        "unknown_session",
+        "bad_packet",
+        "Registered",
+        "unknown_session",
+        "Registered",
+        "already_registered",
+    ]
+
+
+def test_the_end_of_a_session_is_told_before_the_beginning_of_the_next(mesh: Mesh) -> None:
+    peer = mesh.plugin("hello")
+    mesh.router.close(peer.number, "denied", "its key was taken away", mesh.now)
+    mesh.router.receive(peer.address, encode_frame(0, [peer.hello(name="hello")]), mesh.now, peer.origin)
+    mesh.deliver()
+    assert [type(packet) for packet in peer.take()] == [p.Goodbye, p.Registered]
 
 
 def test_good_behaviour_is_never_reported_as_bad(mesh: Mesh) -> None:
