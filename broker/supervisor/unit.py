@@ -204,6 +204,13 @@ class Unit:
         if self.lost and not self.lost.done():
             self.lost.set_result(reason)
 
+    def let_go(self) -> None:
+        """Ends the supervision of one that was started by hand and goes on by itself."""
+        if self.active:
+            logger.info("plugin %s, started by hand, goes on without this broker", self.plugin_id)
+            self.move(Trigger.STOP)
+            self.move(Trigger.GONE)
+
     def ended(self, text: str) -> None:
         """Takes note of the end of a run."""
         self.process = None
