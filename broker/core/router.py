@@ -236,7 +236,7 @@ class Router:
             self._remove(holder, "replaced", "the process registered again over a new connection", now)
             return
         text = (
-            f"plugin {identity.name!r} is registered already by process {holder.pid}"
+            f"plugin {identity.name!r} is registered already by {_whose(holder)}"
             " (stop that one first, or give this one an instance name)"
         )
         raise Refusal("duplicate_name", text)
@@ -244,7 +244,7 @@ class Router:
     def _open(
         self, peer: bytes, register: p.Register, version: int, identity: Identity, origin: Origin, now: float
     ) -> None:
-        number = self._numbers()
+        number, claimed = self._numbers(), _whole(register.info.get("pid"))
         session = Session(
             number=number,
             peer=peer,
@@ -252,7 +252,8 @@ class Router:
             version=register.version,
             instance=register.instance,
             nonce=register.nonce,
-            pid=origin.pid or _whole(register.info.get("pid")),
+            pid=origin.pid or (claimed if identity.local else 0),
+            claimed_pid=claimed,
             language=register.language,
             sdk=register.sdk,
             identity=identity,
@@ -419,6 +420,13 @@ def _seeded(seed: int) -> Callable[[], int]:
     """Session numbers that repeat: for tests and simulation; the edge passes in unpredictable ones."""
     random = Random(seed)
     return lambda: random.getrandbits(62) + 1
+
+
+def _whose(session: Session) -> str:
+    """The process behind a session, and whether that is only its own word."""
+    if session.pid:
+        return f"process {session.pid}"
+    return f"a peer over {session.origin.transport} that calls itself process {session.claimed_pid or 'unknown'}"
 
 
 def _whole(value: object) -> int:

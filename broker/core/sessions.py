@@ -44,7 +44,10 @@ class Identity:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """The broker's record of one admitted peer. Mutable, owned by the router, never handed out: see snapshot.py."""
+    """The broker's record of one admitted peer. Mutable, owned by the router, never handed out: see snapshot.py.
+
+    `pid` is what the kernel says, 0 when it cannot know, as over TCP; `claimed_pid` is what the peer says.
+    """
 
     number: int
     peer: bytes
@@ -61,6 +64,7 @@ class Session:
     opened: float
     outbox: Outbox
     last_seen: float
+    claimed_pid: int = 0
     token: str = ""
     info: dict[str, Any] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)

@@ -331,6 +331,7 @@ def test_tcp_admits_known_keys_and_refuses_unknown_ones(mesh: Mesh) -> None:
     try:
         row = mesh.wait_for("remote")
         assert (row["transport"], row["proof"]) == ("tcp", "curve")
+        assert (row["pid"], row["claimed_pid"]) == (None, remote.pid)
     finally:
         remote.terminate()
         remote.wait(10)

@@ -256,14 +256,25 @@ def test_while_draining_nobody_is_admitted_but_the_broker_itself(mesh: Mesh) -> 
     assert mesh.local().is_registered()
 
 
-def test_the_pid_of_a_peer_over_tcp_is_what_it_says(mesh: Mesh) -> None:
+def test_the_pid_that_a_peer_over_tcp_claims_is_never_shown_as_a_fact(mesh: Mesh) -> None:
     origin = {"transport": "tcp", "pid": 0, "group": 0, "uid": -1, "user": "sensor"}
-    assert mesh.connect(**origin).register(name="sensor", info={"pid": 31}).session.pid == 31
+    mesh.connect(**origin).register(name="sensor", info={"pid": 31})
+    (seen,) = mesh.router.snapshot(mesh.now).sessions
+    assert (seen.pid, seen.claimed_pid) == (0, 31)
+    assert mesh.notices(SessionOpened)[0].pid == 0
+    second = refused(mesh.connect(**origin), name="sensor")
+    assert "already by a peer over tcp that calls itself process 31" in second.text
+
+
+def test_a_peer_of_the_socket_is_known_by_the_kernel_whatever_it_claims(mesh: Mesh) -> None:
+    mesh.connect(pid=41).register(name="hello", info={"pid": 1})
+    (seen,) = mesh.router.snapshot(mesh.now).sessions
+    assert (seen.pid, seen.claimed_pid) == (41, 0)
 
 
 def test_a_pid_that_is_no_number_counts_as_unknown(mesh: Mesh) -> None:
     origin = {"transport": "tcp", "pid": 0, "group": 0, "uid": -1, "user": "sensor"}
-    assert mesh.connect(**origin).register(name="sensor", info={"pid": "31"}).session.pid == 0
+    assert mesh.connect(**origin).register(name="sensor", info={"pid": "31"}).session.claimed_pid == 0
 
 
 def test_a_peer_that_says_goodbye_is_gone_with_its_own_words(mesh: Mesh) -> None:
