@@ -172,6 +172,7 @@ class Daemon:
             "home": str(self._home.path),
             "uptime_secs": time.monotonic() - self._started,
             "database": database,
+            "tcp_keys_refused": self._edge.keys_refused,
             "warnings": [*self._warnings, *self._supervisor.warnings],
         }
 
@@ -280,11 +281,12 @@ class Daemon:
                     self._denials.misbehaved(notice)
 
     def _on_opened(self, notice: SessionOpened) -> None:
-        log.debug("%s %s registered, process %d", notice.role, notice.name, notice.pid)
+        process = f"process {notice.pid or 'unknown'}"
+        log.debug("%s %s registered, %s", notice.role, notice.name, process)
         if notice.proof == "managed":
             self._mesh.on_opened(notice)
         elif notice.role == "plugin":
-            self._records.audit(notice.name, "register", notice.name, "done", f"process {notice.pid}")
+            self._records.audit(notice.name, "register", notice.name, "done", process)
             self._supervisor.session_opened(notice.name, notice.session)
 
     def _on_lost(self, notice: SessionLost) -> None:

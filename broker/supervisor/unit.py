@@ -229,7 +229,6 @@ class Unit:
         manifest = self.manifest
         return PluginView(
             name=self.plugin_id,
-            title=manifest.name if manifest else self.plugin_id,
             version=str(manifest.version) if manifest else "",
             description=manifest.description if manifest else "",
             state=self.state,
@@ -239,13 +238,11 @@ class Unit:
             enabled=self.enabled,
             pid=self.process.pid if self.process else None,
             session=self.session,
-            generation=self.generation,
             restarts=self.restarts,
             since=self._clock() - self._since,
             error=self.error,
             last_exit=self.last_exit,
             requires=tuple(map(str, manifest.requires)) if manifest else (),
-            log_bytes=self.log.written if self.log else 0,
             log_dropped=self.log.dropped_lines if self.log else 0,
         )
 

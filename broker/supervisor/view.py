@@ -9,7 +9,6 @@ class PluginView:
 
     Args:
         name: its id, as orders and dependencies use it.
-        title: its name for people.
         state: what is seen of it, a value of `State`.
         desired: what the operator wants, a value of `Desired`.
         register_status: 0 to 3, as in the table `t_plugin` (PLG-4).
@@ -18,12 +17,10 @@ class PluginView:
         since: seconds that it has been in its state.
         error: why it is not running, over several lines.
         last_exit: how its last run ended.
-        log_bytes: what it wrote since the broker began.
-        log_dropped: lines of that which were dropped because they came too fast.
+        log_dropped: lines that it wrote and that were dropped because they came too fast.
     """
 
     name: str
-    title: str
     version: str
     description: str
     state: str
@@ -33,11 +30,9 @@ class PluginView:
     enabled: bool
     pid: int | None
     session: int | None
-    generation: int
     restarts: int
     since: float
     error: str
     last_exit: str
     requires: tuple[str, ...]
-    log_bytes: int
     log_dropped: int
