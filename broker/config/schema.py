@@ -62,10 +62,11 @@ class PluginManagerSection(Section, frozen=True):
 
 
 class DatabaseSection(Section, frozen=True):
-    """Where the state is kept and how many writes may wait for it."""
+    """Where the state is kept, how many writes may wait for it, and how long the audit log is kept (0 for ever)."""
 
     url: StateUrl
     queue_limit: Annotated[int, Meta(ge=100, le=10_000_000)] = 10_000
+    audit_keep_days: Annotated[float, Meta(ge=0, le=36_500)] = 90.0
 
 
 class WatchdogSection(Section, frozen=True):

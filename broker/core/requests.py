@@ -63,7 +63,10 @@ class Requests:
         limit = packet.options.get("concurrency", self._limits.pending_requests)
         if type(limit) is not int or limit < 1:
             raise BusError("bad_packet", f"concurrency of service {name!r} is {limit!r:.60}: use 1 or more")
-        instance = session.instances[name] = Instance(session, limit, packet.options.get("caller") is True)
+        # What a service that was withdrawn before still runs counts towards its limit.
+        instance = session.withdrawn.pop(name, None) or Instance(session, limit)
+        instance.limit, instance.disclose = limit, packet.options.get("caller") is True
+        session.instances[name] = instance
         session.outbox.add(encode(p.Ok(packet.ref)))
         self._dispatch(self.services.add(name, instance), now)
 
@@ -72,6 +75,8 @@ class Requests:
         instance = session.instances.pop(packet.service, None)
         if instance is None:
             raise BusError("bad_packet", f"service {packet.service!r} is not served by this session")
+        session.withdrawn[packet.service] = instance
+        session.withdrawn = {name: each for name, each in session.withdrawn.items() if each.outstanding}
         self._remove_instance(packet.service, instance, now)
         session.outbox.add(encode(p.Ok(packet.ref)))
 

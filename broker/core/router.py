@@ -236,7 +236,7 @@ class Router:
             self._remove(holder, "replaced", "the process registered again over a new connection", now)
             return
         text = (
-            f"plugin {identity.name!r} is registered already by process {holder.pid}"
+            f"plugin {identity.name!r} is registered already by {_whose(holder)}"
             " (stop that one first, or give this one an instance name)"
         )
         raise Refusal("duplicate_name", text)
@@ -244,7 +244,7 @@ class Router:
     def _open(
         self, peer: bytes, register: p.Register, version: int, identity: Identity, origin: Origin, now: float
     ) -> None:
-        number = self._numbers()
+        number, claimed = self._numbers(), _whole(register.info.get("pid"))
         session = Session(
             number=number,
             peer=peer,
@@ -252,7 +252,8 @@ class Router:
             version=register.version,
             instance=register.instance,
             nonce=register.nonce,
-            pid=origin.pid or _whole(register.info.get("pid")),
+            pid=origin.pid or (claimed if identity.local else 0),
+            claimed_pid=claimed,
             language=register.language,
             sdk=register.sdk,
             identity=identity,
@@ -268,6 +269,10 @@ class Router:
         self._sessions[peer] = self._by_number[number] = session
         if session.role == "plugin":
             self._plugins[session.name, session.instance] = session
+        # Strays go out after all outboxes; what this peer was told before must reach it before this.
+        for frame in [frame for stray, frame in self.strays if stray == peer]:
+            session.outbox.add_frame(frame)
+        self.strays = [each for each in self.strays if each[0] != peer]
         session.outbox.add(encode(self._welcome(session)))
         if self._next_check is None:
             self._next_check = now + self.heartbeat
@@ -354,7 +359,12 @@ class Router:
         self.notices.append(PeerMisbehaved(session.name, session.pid, error.code, error.text))
 
     def _refuse(self, peer: bytes, error: BusError) -> None:
-        self.strays.append((peer, encode_frame(0, [p.Refused(error.code, error.text, error.retry)])))
+        frame = encode_frame(0, [p.Refused(error.code, error.text, error.retry)])
+        session = self._sessions.get(peer)
+        if session is not None:
+            session.outbox.add_frame(frame)
+        else:
+            self.strays.append((peer, frame))
 
     def _grant(self, session: Session) -> None:
         """Give a publisher back the credit of what was routed, in pieces worth a packet."""
@@ -410,6 +420,13 @@ def _seeded(seed: int) -> Callable[[], int]:
     """Session numbers that repeat: for tests and simulation; the edge passes in unpredictable ones."""
     random = Random(seed)
     return lambda: random.getrandbits(62) + 1
+
+
+def _whose(session: Session) -> str:
+    """The process behind a session, and whether that is only its own word."""
+    if session.pid:
+        return f"process {session.pid}"
+    return f"a peer over {session.origin.transport} that calls itself process {session.claimed_pid or 'unknown'}"
 
 
 def _whole(value: object) -> int:

@@ -33,7 +33,10 @@ class ServiceView:
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """One admitted peer. Times are seconds before the snapshot; sizes are bytes; `waiting` counts events."""
+    """One admitted peer. Times are seconds before the snapshot; sizes are bytes; `waiting` counts events.
+
+    `pid` is 0 for a peer whose process the kernel cannot tell; `claimed_pid` is what such a peer says of itself.
+    """
 
     number: int
     name: str
@@ -43,6 +46,7 @@ class SessionView:
     proof: str
     transport: str
     pid: int
+    claimed_pid: int
     language: str
     sdk: str
     age: float
@@ -80,6 +84,7 @@ def view_session(session: Session, now: float) -> SessionView:
         proof=session.identity.proof,
         transport=session.origin.transport,
         pid=session.pid,
+        claimed_pid=0 if session.pid else session.claimed_pid,
         language=session.language,
         sdk=session.sdk,
         age=now - session.opened,

@@ -122,6 +122,11 @@ class Edge:
         if self._gate is not None:
             self._gate.set_keys(clients)
 
+    @property
+    def keys_refused(self) -> int:
+        """How many connections over TCP showed a key that nobody is known by."""
+        return self._gate.refused if self._gate is not None else 0
+
     def start(self) -> None:
         """Serve from the running event loop."""
         self._loop = asyncio.get_running_loop()

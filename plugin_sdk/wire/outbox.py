@@ -74,6 +74,15 @@ class Outbox:
             self.listed = True
             self.listing.append(self)
 
+    def add_frame(self, frame: bytes) -> None:
+        """Append a whole frame, whatever session number it bears."""
+        self.seal()
+        self.sealed.append(frame)
+        self.sealed_bytes += len(frame)
+        if not self.listed:
+            self.listed = True
+            self.listing.append(self)
+
     def seal(self) -> None:
         """Close the frame that is being gathered."""
         if self.count:
