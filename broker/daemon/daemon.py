@@ -15,8 +15,9 @@ from broker import __version__
 from broker.config import Config, load
 from broker.control.services import Control
 from broker.core import Router
-from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened
+from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened, SlowConsumer
 from broker.core.snapshot import Snapshot
+from broker.daemon.announce import Announcer
 from broker.daemon.local import local_bus
 from broker.daemon.mesh import MeshPort
 from broker.daemon.records import Records
@@ -75,6 +76,7 @@ class Daemon:
         self._records = Records(self._store)
         self._supervisor = self._make_supervisor([_shipped()] if demo else [])
         self._tasks: set[asyncio.Task[None]] = set()
+        self._announcer = Announcer(self._bus, self._own)
         rooms = Rooms(
             self._router,
             self._edge,
@@ -229,11 +231,12 @@ class Daemon:
         self._guard.limit = settings.timeout_secs + settings.force_delay_secs if settings.force_quit else None
         self._guard.hangup_stops = settings.sighup == "stop"
 
-    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+    def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run work that ends with the broker at the latest."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _on_notices(self, notices: list[Notice]) -> None:
         for notice in notices:
@@ -250,6 +253,8 @@ class Daemon:
                     self._throttle.warning(kind, time.monotonic(), "%s: %s", kind, notice.text)
                     if notice.code == "denied":
                         self._records.audit(notice.name, "denied", "bus", "denied", notice.text)
+                case SlowConsumer():
+                    self._announcer.slow_consumer(notice)
 
     def _on_opened(self, notice: SessionOpened) -> None:
         log.debug("%s %s registered, process %d", notice.role, notice.name, notice.pid)
@@ -277,7 +282,10 @@ class Daemon:
 def _router(config: Config) -> Router:
     bus = config.bus
     limits = Limits(
-        frame_bytes=bus.max_frame_bytes, event_credit=bus.credit_bytes, publish_credit=bus.credit_bytes // 8
+        frame_bytes=bus.max_frame_bytes,
+        event_credit=bus.credit_bytes,
+        publish_credit=bus.credit_bytes // 8,
+        total_bytes=bus.max_waiting_bytes,
     )
     return Router(
         limits,
