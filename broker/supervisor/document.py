@@ -73,7 +73,8 @@ def _parse(path: Path, content: bytes) -> tuple[yaml.Node | None, Any]:
         try:
             root = loader.get_single_node()
             if root and _count(root, {}) > MAX_THINGS:
-                raise BadDocument(f"{path}: its aliases stand for more than {MAX_THINGS} things; write out what is meant")
+                text = f"its aliases stand for more than {MAX_THINGS} things; write out what is meant"
+                raise BadDocument(f"{path}: {text}")
             return root, loader.construct_document(root) if root else None
         finally:
             loader.dispose()
@@ -91,8 +92,8 @@ def _check_nesting(path: Path, content: bytes) -> None:
     for event in yaml.parse(content, Loader=_Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_NESTING:
-            line = event.start_mark.line + 1
-            raise BadDocument(f"{path}:{line}: is nested more than {MAX_NESTING} levels deep; keep it flatter")
+            where = f"{path}:{event.start_mark.line + 1}" if event.start_mark else str(path)
+            raise BadDocument(f"{where}: is nested more than {MAX_NESTING} levels deep; keep it flatter")
 
 
 def _count(node: yaml.Node, known: dict[yaml.Node, float]) -> float:
