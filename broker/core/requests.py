@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec import Raw
 
+from broker.core.backlog import Backlog
 from broker.core.permissions import check_may_call, check_may_serve
 from broker.core.services import Service, Services
 from broker.core.sessions import Instance, Pending, Session
@@ -28,12 +29,13 @@ _SENT = Raw(b"")
 class Requests:
     """The table of requests, and the services they go to."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, backlog: Backlog) -> None:
         self._limits = limits
+        self._backlog = backlog
         self._ids = count(1)
         self._pending: dict[int, Pending] = {}
         self._deadlines = Deadlines()
-        self.services = Services()
+        self.services = Services(backlog)
         self.draining = False
         self.late = 0
         self.outcomes: dict[str, int] = {}
@@ -236,6 +238,11 @@ class Requests:
             self._finish(pending, "busy", text, now)
         elif pending.caller.held >= self._limits.backlog_bytes:
             text = f"{pending.caller.held} bytes of requests of this session wait for room already"
+            self._finish(pending, "busy", text, now)
+        elif not self._backlog.takes(len(memoryview(pending.payload))):
+            text = (
+                f"{self._backlog.size} bytes wait at the broker for all peers together, which is what it has room for"
+            )
             self._finish(pending, "busy", text, now)
         else:
             service.enqueue(pending)

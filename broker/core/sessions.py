@@ -102,6 +102,11 @@ class Session:
         """Events that wait here for its credit."""
         return sum(len(lane.waiting) for lane in self.lanes.values())
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What those take in memory, by their cost in credit."""
+        return sum(lane.size for lane in self.lanes.values())
+
 
 @dataclass(slots=True, eq=False)
 class Instance:

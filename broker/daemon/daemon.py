@@ -16,9 +16,10 @@ from broker.config import MIB, Config, load
 from broker.control.services import Control
 from broker.core import Router
 from broker.core.grants import Permissions
-from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened
+from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened, SlowConsumer
 from broker.core.snapshot import Snapshot
 from broker.daemon.announcing import Announcer, count_plugins
+from broker.daemon.bulletin import Bulletin
 from broker.daemon.denials import Denials
 from broker.daemon.local import local_bus
 from broker.daemon.mesh import MeshPort
@@ -85,6 +86,7 @@ class Daemon:
         self._denials = Denials(self._records.audit, time.monotonic, asyncio.get_running_loop().call_later)
         self._supervisor = self._make_supervisor([shipped()] if demo else [])
         self._tasks: set[asyncio.Task[None]] = set()
+        self._bulletin = Bulletin(self._bus, self._own)
         rooms = Rooms(
             self._router,
             self._edge,
@@ -299,6 +301,8 @@ class Daemon:
                     self._denials.refused(notice)
                 case PeerMisbehaved():
                     self._denials.misbehaved(notice)
+                case SlowConsumer():
+                    self._bulletin.slow_consumer(notice)
 
     def _on_opened(self, notice: SessionOpened) -> None:
         process = f"process {notice.pid or 'unknown'}"
@@ -320,7 +324,10 @@ class Daemon:
 def _router(config: Config) -> Router:
     bus = config.bus
     limits = Limits(
-        frame_bytes=bus.max_frame_bytes, event_credit=bus.credit_bytes, publish_credit=bus.credit_bytes // 8
+        frame_bytes=bus.max_frame_bytes,
+        event_credit=bus.credit_bytes,
+        publish_credit=bus.credit_bytes // 8,
+        total_bytes=bus.max_waiting_bytes,
     )
     return Router(
         limits,

@@ -298,9 +298,7 @@ class Edge:
                 return
 
     def _block(self, outbox: Outbox, now: float) -> None:
-        if outbox.pending_bytes > self.router.limits.outbox_bytes:
-            self.router.peer_lost(outbox.peer, now, "it does not read what is sent to it")
-        else:
+        if self.router.hold_back(outbox, now):
             self._blocked[outbox] = None
 
     def _send(self, peer: bytes, frame: bytes) -> bool | None:

@@ -107,6 +107,12 @@ class Outbox:
         self.sealed.appendleft(frame)
         self.sealed_bytes += len(frame)
 
+    def discard(self) -> None:
+        """Forget everything: its receiver is given up."""
+        self.sealed.clear()
+        self.parts.clear()
+        self.sealed_bytes = self.count = self.size = 0
+
     @property
     def pending_bytes(self) -> int:
         """How much waits for the transport."""
