@@ -37,7 +37,7 @@ LIMITS = Limits(
     total_bytes=24_000,
     timeout_ms=10_000,
 )
-MOST_STEPS = 60
+MOST_STEPS = 30
 
 # Few of each, so that packets often meet what earlier ones have made.
 _SUBJECTS = ("a", "a.b", "quiet.a", "evil.x", "other.x", "calm.z", "$a", "$broker.status", "a b", "")

@@ -13,7 +13,8 @@ from tempfile import mkdtemp
 import msgspec
 
 from broker.supervisor.document import BadDocument, read_document
-from broker.supervisor.manifest import Manifest, Overrides, read_as
+from broker.supervisor.manifest import Manifest, Overrides
+from broker.supervisor.section import read_as
 
 _ROOT = Path(__file__).parents[2]
 
