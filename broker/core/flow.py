@@ -181,7 +181,7 @@ class Lane:
         return number
 
     def _takes(self, cost: int) -> bool:
-        return not self.full and self.backlog.takes_droppable(cost)
+        return not self.full and self.backlog.size + cost <= self.backlog.droppable
 
     def _pop(self) -> Held:
         event = self.waiting.popleft()

@@ -111,7 +111,9 @@ class Router:
         self._counters["packets"] += len(packets)
         if self._act(session, packets, now):
             self._grant(session)
-        self._end_slow(now)
+        backlog = self.backlog
+        if self.events.slow or backlog.size > backlog.limit:
+            self._end_slow(now)
 
     def peer_lost(self, peer: bytes, now: float, text: str = "the connection is gone") -> None:
         """The transport cannot reach this peer any more."""
@@ -171,7 +173,7 @@ class Router:
         if self._next_check is not None and now >= self._next_check:
             self._ping_silent(now)
         if self._next_look is None:
-            if self.events.strained or self.backlog.is_stuck:
+            if self.events.strained or self.backlog.stuck:
                 self._next_look = now + LOOK_SECS
         elif now >= self._next_look:
             self._look_for_slow(now)
@@ -442,7 +444,7 @@ class Router:
     def _look_for_slow(self, now: float) -> None:
         self.backlog.refresh()
         self.notices += self.slow.look(self.events.strained, now)
-        self._next_look = now + LOOK_SECS if self.slow or self.backlog.is_stuck else None
+        self._next_look = now + LOOK_SECS if self.slow or self.backlog.stuck else None
 
     def _session_of(self, outbox: Outbox) -> Session | None:
         """The session that an outbox belongs to, unless it has ended."""

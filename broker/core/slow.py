@@ -150,7 +150,7 @@ def heaviest(sessions: Iterable[Session], backlog: Backlog) -> tuple[int, Sessio
     """How many bytes wait because of the session because of which most do, and that session; never the broker's own."""
     worst: tuple[int, Session | None] = (0, None)
     for each in sessions:
-        weight = each.waiting_bytes + each.held + backlog.stuck(each.outbox)
+        weight = each.waiting_bytes + each.held + backlog.stuck.get(each.outbox, 0)
         if weight > worst[0] and not each.identity.local:
             worst = weight, each
     return worst

@@ -165,7 +165,7 @@ class Audit:
         """What waits for all together is counted right, and never more than there is room for."""
         lanes = [lane for session in sessions for lane in session.lanes.values()]
         waits = sum(held.cost for lane in lanes for held in lane.waiting)
-        waits += sum(session.held + backlog.stuck(session.outbox) for session in sessions)
+        waits += sum(session.held + backlog.stuck.get(session.outbox, 0) for session in sessions)
         if backlog.size != waits:
             self._fault(f"{waits} bytes wait at the broker, which believes that {backlog.size} do")
         if waits > backlog.limit:
