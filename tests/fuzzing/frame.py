@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 from msgspec import Raw
 
 from plugin_sdk.wire.codec import decode_frame, decode_payload, encode_frame, encode_payload

@@ -247,7 +247,7 @@ def test_giving_up_on_a_stop_does_not_leave_it_half_done(tmp_path: Path) -> None
 
 def test_nothing_is_started_any_more_once_all_is_being_stopped(tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
-        stage.add("hello")
+        stage.add("hello", peer={"stays": True})
         await stage.supervisor.start_all()
         stopping = asyncio.create_task(stage.supervisor.stop_all(PATIENCE))
         await stage.reaches("hello", "stopping")
