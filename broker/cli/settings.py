@@ -38,11 +38,12 @@ def load_config(
 
 @click.command()
 @config_option
+@click.option("--demo", is_flag=True, help="Check the plugins that are shipped with plugmesh, too.")
 @click.pass_obj
-def check(home: Path, config: Path | None) -> None:
+def check(home: Path, config: Path | None, demo: bool) -> None:
     """Check the configuration and every plugin folder; print the settings in force and where each comes from."""
     from broker.shutdown.windows import plugin_secs
-    from broker.supervisor.discovery import discover
+    from broker.supervisor.discovery import discover, shipped
     from broker.supervisor.forecast import stop_warnings
     from broker.supervisor.plan import make_plan
     from broker.supervisor.timing import Timing
@@ -53,7 +54,8 @@ def check(home: Path, config: Path | None) -> None:
         click.echo(f"{setting.name} = {setting.value}  ({source})")
     folders = loaded.plugin_manager
     active = home / "installed" / ".active"
-    catalog = discover([each for each in (folders.plugin_dir, active) if each.is_dir()], folders.config_dir)
+    searched = [each for each in (folders.plugin_dir, active) if each.is_dir()]
+    catalog = discover([*searched, *([shipped()] if demo else [])], folders.config_dir)
     for warning in catalog.warnings:
         click.echo(f"broker: warning: {warning}", err=True)
     plan = make_plan(each.candidate for each in catalog.plugins)
