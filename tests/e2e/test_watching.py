@@ -79,7 +79,7 @@ def test_packages_that_are_copied_together_start_in_the_order_of_their_needs(mes
         put(mesh, file)
     for name in "abc":
         mesh.wait_for(name)
-    started = [line.split("plugin ")[1].split()[0] for line in mesh.text().splitlines() if " runs, process " in line]
+    started = [line.split("plugin ")[1][0] for line in mesh.text().splitlines() if " is registered and runs: " in line]
     assert started == ["c", "b", "a"]
 
 
@@ -129,6 +129,7 @@ def test_a_plugin_folder_is_followed_in_all_that_happens_to_it(mesh: Mesh, maker
 def test_a_plugin_that_was_stopped_is_not_started_by_a_change_of_its_code(mesh: Mesh, maker: Maker) -> None:
     folder = mesh.add_plugin("folder")
     mesh.wait_for("folder")
+    eventually(lambda: "folder added" in mesh.text(), 15)
     assert mesh.cli("stop", "folder").returncode == 0
     os.utime(folder / "main.py")
     eventually(lambda: "folder changed" in mesh.text(), 15)
