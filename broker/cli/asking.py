@@ -50,6 +50,7 @@ class LookedInto:
     def wishes(self) -> Mapping[str, Any]:
         """What its plugin.yaml says; raises PackageError when that cannot be used or read."""
         from broker.packages.opened import own_key
+        from broker.supervisor.confinement import PACKAGE_SANDBOX
         from broker.supervisor.discovery import MANIFEST, read_folder
         from broker.supervisor.document import read_document
 
@@ -62,7 +63,8 @@ class LookedInto:
             found = read_folder(folder, Path(place))
             if found.fault:
                 raise PackageError(State.MALFORMED, found.fault.replace(f"{folder}/", ""))
-            return read_document(folder / MANIFEST).data
+            data = read_document(folder / MANIFEST).data
+        return {**data, "sandbox": {"mode": PACKAGE_SANDBOX, **(data.get("sandbox") or {})}}
 
 
 def look_into(home: Path, file: Path, allow_unsigned: Iterable[str]) -> LookedInto:

@@ -57,6 +57,8 @@ Paths = Annotated[
 Mode = Literal["off", "best-effort", "required"]
 Over = Literal["report", "restart", "stop"]
 
+PACKAGE_SANDBOX: Mode = "best-effort"  # of a package about which nobody says anything
+
 
 class ResourceLimits(Section, frozen=True):
     """What a plugin may use, with all of its processes; None is no limit, `over` what happens beyond it."""

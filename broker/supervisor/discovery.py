@@ -22,6 +22,7 @@ class Installed:
         manifest: None when `fault` is set; what the operator's file may change is changed in it.
         command: the program to run and its arguments.
         orders: the operator's file.
+        packaged: whether it was installed from a package file.
     """
 
     plugin_id: str
@@ -30,6 +31,7 @@ class Installed:
     command: tuple[str, ...] = ()
     fault: str = ""
     orders: Overrides = NO_ORDERS
+    packaged: bool = False
 
     @property
     def candidate(self) -> Candidate:
@@ -86,7 +88,8 @@ def read_folder(folder: Path, config_dir: Path) -> Installed:
     """Reads one plugin folder; never raises for what is in it."""
     name = folder.name
     # An installed package is behind a link that an upgrade exchanges; what runs must not be pulled away under itself.
-    folder = folder.resolve() if folder.is_symlink() else folder
+    packaged = folder.is_symlink()
+    folder = folder.resolve() if packaged else folder
     try:
         manifest = read_as(Manifest, read_document(folder / MANIFEST))
     except BadDocument as error:
@@ -94,7 +97,7 @@ def read_folder(folder: Path, config_dir: Path) -> Installed:
     try:
         orders = read_overrides(manifest.id, config_dir)
         manifest = manifest.overridden(orders)
-        return Installed(manifest.id, folder, manifest, _command(manifest, folder), orders=orders)
+        return Installed(manifest.id, folder, manifest, _command(manifest, folder), orders=orders, packaged=packaged)
     except BadDocument as error:
         return Installed(manifest.id, folder, fault=str(error))
 

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from broker.supervisor.confinement import NO_LIMITS, AskedSandbox, Confinement, Mode, ResourceLimits, confinement
+from broker.supervisor.confinement import (
+    NO_LIMITS,
+    PACKAGE_SANDBOX,
+    AskedSandbox,
+    Confinement,
+    Mode,
+    ResourceLimits,
+    confinement,
+)
 from broker.supervisor.discovery import Installed
 from broker.supervisor.guard import KILL_SECS
 from broker.supervisor.logs import PluginLog
@@ -32,7 +40,7 @@ class Surroundings:
         data_dir: holds a folder for each plugin.
         environ: the broker's own environment; what is private to the broker is left out of it.
         most: the limits that no manifest exceeds.
-        sandbox: the mode of plugins about which nobody says anything.
+        sandbox: the mode of plugins about which nobody says anything; packages have one in any case.
     """
 
     home: Path
@@ -46,7 +54,9 @@ class Surroundings:
         """The limits and the sandbox that a plugin is to have."""
         manifest, orders = plugin.manifest, plugin.orders
         asked = (manifest.limits, manifest.sandbox) if manifest else (NO_LIMITS, AskedSandbox())
-        return confinement(*asked, orders.limits, orders.sandbox, self.most, self.sandbox)
+        # Who copies a folder there knows its code; a package is the work of somebody else.
+        default = PACKAGE_SANDBOX if plugin.packaged and self.sandbox == "off" else self.sandbox
+        return confinement(*asked, orders.limits, orders.sandbox, self.most, default)
 
     def program(self, plugin: Installed, generation: int, token: str) -> Program:
         """What to run for one run of a plugin.

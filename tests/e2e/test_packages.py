@@ -16,9 +16,11 @@ from packaging.version import Version
 from broker.packages.archive import open_archive
 from broker.packages.build import add_signature, build, write_zip
 from broker.packages.keys import make_recipient_pair
+from broker.supervisor import landlock
 from plugin_sdk import connect
 from tests.e2e.mesh import Mesh, eventually
 from tests.e2e.packages import Maker, audited, traces
+from tests.e2e.test_sandbox import CURIOUS
 from tests.unit.packages.making import FILES_OF_SMALL, Raw, manifest_of, package_of, raw_zip
 
 DIES = "raise SystemExit('cannot run')"
@@ -82,13 +84,16 @@ class TestTheGuide:
         assert audited(mesh, "remove") == [("small", "done", ""), ("small", "done", "with its data")]
 
     def test_what_a_package_asks_for_is_shown_and_nothing_happens_without_a_yes(self, mesh: Mesh, maker: Maker) -> None:
-        wishes = "requires: ['logger>=1.0']\nservices: [version]\nenv: {COLOUR: blue}\n"
+        wishes = "requires: ['logger>=1.0']\nservices: [version]\nenv: {COLOUR: blue}\nlimits: {memory: 1G}\n"
         file = maker.file("small", "1.0.0", manifest=wishes)
         asked = mesh.cli("install", str(file))
         assert asked.returncode == 1
         assert "nobody is there to ask: say --yes" in asked.stderr
-        for line in ("requires        logger>=1.0", "serves          version", 'environment     {"COLOUR": "blue"}'):
-            assert line in asked.stdout
+        assert "requires        logger>=1.0" in asked.stdout
+        assert "serves          version" in asked.stdout
+        assert 'environment     {"COLOUR": "blue"}' in asked.stdout
+        assert 'limits          {"memory": "1G"}' in asked.stdout
+        assert 'sandbox         {"mode": "best-effort"}' in asked.stdout
         assert traces(mesh) == []
 
     def test_without_a_running_broker_a_package_waits_for_its_start(self, mesh: Mesh, maker: Maker) -> None:
@@ -345,3 +350,17 @@ class TestCrashes:
         assert refused.returncode == 1
         assert "cannot write below" in refused.stderr
         assert mesh.plugin("small") == {}
+
+
+@pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
+def test_what_came_as_a_package_is_in_a_sandbox_unless_the_operator_says_otherwise(mesh: Mesh, maker: Maker) -> None:
+    mesh.run()
+    assert mesh.cli("install", str(maker.file("small", "1.0.0", CURIOUS)), "--yes").returncode == 0
+    key = json.dumps({"path": str(mesh.home / "keys" / "client.key")})
+    refused = mesh.cli("call", "small.read", key)
+    assert (refused.returncode, "Permission denied" in refused.stderr) == (1, True)
+    assert mesh.cli("call", "small.save").stdout == '"kept"\n'
+    (mesh.home / "config" / "small.yaml").write_text("sandbox: {mode: off}\n")
+    assert mesh.cli("reload-config").returncode == 0
+    mesh.wait_for("small")
+    eventually(lambda: mesh.cli("call", "small.read", key).returncode == 0, 15, mesh.text())
