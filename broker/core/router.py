@@ -38,6 +38,8 @@ class Router:
         seed: where queue groups begin to rotate.
     """
 
+    requests_type: type[Requests] = Requests
+
     def __init__(
         self,
         limits: Limits = DEFAULT_LIMITS,
@@ -51,7 +53,7 @@ class Router:
         self.heartbeat = heartbeat
         self.admission = Admission(uids)
         self.events = Events(limits, seed)
-        self.requests = Requests(limits)
+        self.requests = self.requests_type(limits)
         self.notices: list[Notice] = []
         self.dirty: list[Outbox] = []
         self.strays: list[tuple[bytes, bytes]] = []

@@ -11,13 +11,14 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from broker import __version__
+from broker import __version__, tracepoints
 from broker.config import MIB, Config, load
 from broker.control.services import Control
 from broker.core import Router
 from broker.core.grants import Permissions
 from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened
 from broker.core.snapshot import Snapshot
+from broker.daemon import traces
 from broker.daemon.announcing import Announcer, count_plugins
 from broker.daemon.local import local_bus
 from broker.daemon.mesh import MeshPort
@@ -68,7 +69,7 @@ class Daemon:
         self._started = time.monotonic()
         self._warnings: list[str] = []
         self._throttle = Throttle(log)
-        self._router = _router(config)
+        self._router = _router(config, traces.set_up())
         self._edge = Edge(self._router, self._on_notices)
         self._store = Store(
             config.database.url.get_secret_value(),
@@ -103,6 +104,10 @@ class Daemon:
 
     async def start(self) -> None:
         """Open the bus, then everything that uses it; raises HomeError when the home or an address is unusable."""
+        with tracepoints.span("broker.start"):
+            await self._open()
+
+    async def _open(self) -> None:
         # Before anything else: a signal during the start must lead to an orderly stop, too.
         self._guard.attach(asyncio.get_running_loop(), self._on_stop_signal, self._on_hangup)
         self._home.prepare()
@@ -315,12 +320,12 @@ class Daemon:
         self._records.audit(notice.name, "register", notice.name, "refused", f"{notice.code}: {notice.text} ({where})")
 
 
-def _router(config: Config) -> Router:
+def _router(config: Config, kind: type[Router]) -> Router:
     bus = config.bus
     limits = Limits(
         frame_bytes=bus.max_frame_bytes, event_credit=bus.credit_bytes, publish_credit=bus.credit_bytes // 8
     )
-    return Router(
+    return kind(
         limits,
         heartbeat=bus.heartbeat_secs,
         numbers=lambda: secrets.randbits(62) + 1,
