@@ -11,7 +11,6 @@ import logging
 import os
 import threading
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -198,12 +197,14 @@ def _exporter(name: str) -> SpanExporter:
 
 
 def _resource(service: str, version: str) -> Any:
+    from uuid import uuid4
+
     from opentelemetry.sdk.resources import Resource
 
     given = {pair.partition("=")[0].strip() for pair in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",")}
     if os.environ.get("OTEL_SERVICE_NAME"):
         given.add("service.name")
-    own = {"service.name": service, "service.version": version, "service.instance.id": str(uuid.uuid4())}
+    own = {"service.name": service, "service.version": version, "service.instance.id": str(uuid4())}
     return Resource.create({name: value for name, value in own.items() if name not in given})
 
 

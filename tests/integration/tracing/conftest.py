@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.bad_collectors import bad_collector
 from tools.tracing.receiver import Receiver, Span
+
+__all__ = ["bad_collector"]
 
 _BEGIN = """
 import asyncio, contextvars, json, os, sys, time

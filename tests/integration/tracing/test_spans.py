@@ -268,3 +268,22 @@ print(json.dumps([getattr(each, "trace", "") for each in records if each.name ==
     assert inside == f" trace_id={process.trace_id} span_id={process.span_id}"
     assert unrecorded.startswith(f" trace_id={PARENT[0]} span_id=")
     assert outside == ""
+
+
+def test_a_bad_collector_delays_neither_the_work_nor_the_end(program: Program, bad_collector: str) -> None:
+    work = """
+for number in range(3000):
+    await client.publish("many", number)
+"""
+    timed = """
+began = time.perf_counter()
+asyncio.run(run(work))
+worked = time.perf_counter()
+exporting.finish()
+print(json.dumps([worked - began, time.perf_counter() - worked]))
+"""
+    body = "\n".join("    " + line for line in work.strip().splitlines())
+    script = f"{SHOP}\nasync def work(m, client):\n{body}\n{timed}"
+    worked, ended = program.run(script, OTEL_EXPORTER_OTLP_ENDPOINT=bad_collector)
+    assert worked < 10.0
+    assert ended < 1.0
