@@ -14,6 +14,7 @@ from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, Status, StatusCode
 
+from broker.core.backlog import Backlog
 from broker.core.requests import Requests
 from broker.core.router import Router
 from broker.core.sessions import Origin, Pending, Session
@@ -34,8 +35,8 @@ _HEAD_BYTES = 1024  # headers behind that are not looked for
 class TracedRequests(Requests):
     """Requests with a span from the CALL to the outcome, so that time in a queue and lost callees are seen."""
 
-    def __init__(self, limits: Limits) -> None:
-        super().__init__(limits)
+    def __init__(self, limits: Limits, backlog: Backlog) -> None:
+        super().__init__(limits, backlog)
         self._tracer = trace.get_tracer(TRACER)
         self._spans: dict[int, Span] = {}
 

@@ -1,4 +1,4 @@
-"""The broker's log: text for a person at a terminal, JSON for everybody else, with the trace where there is one."""
+"""The broker's own log: entries that nobody can forge, JSON where nobody reads them, and the trace of each in it."""
 
 import io
 import json
@@ -24,10 +24,39 @@ def _own_logging() -> Iterator[None]:
     root.setLevel(level)
 
 
+@pytest.fixture
+def out() -> io.StringIO:
+    stream = io.StringIO()
+    set_up_logging("info", "text", stream)
+    return stream
+
+
 def logged(form: str, stream: io.StringIO, **extra: str) -> str:
     set_up_logging("info", form, stream)
     logging.getLogger("broker").info("plugin %s runs", "hello", extra=extra)
     return stream.getvalue()
+
+
+def test_further_lines_of_an_entry_are_indented(out: io.StringIO) -> None:
+    logging.getLogger("broker").error("plugin hello failed: it did not start\n  attempt 1: no\n  attempt 2: no")
+    first, *further = out.getvalue().splitlines()
+    assert first.endswith("Z ERROR   broker: plugin hello failed: it did not start")
+    assert further == ["      attempt 1: no", "      attempt 2: no"]
+
+
+def test_a_traceback_is_a_part_of_its_entry(out: io.StringIO) -> None:
+    try:
+        raise ValueError("first\nsecond")
+    except ValueError:
+        logging.getLogger("broker").exception("it failed")
+    assert all(line.startswith("    ") for line in out.getvalue().splitlines()[1:])
+    assert "    ValueError: first\n    second\n" in out.getvalue()
+
+
+def test_what_a_peer_says_cannot_forge_an_entry_or_move_the_cursor(out: io.StringIO) -> None:
+    logging.getLogger("broker").warning("from %s", "evil\r2026-01-01T00:00:00.000Z INFO broker: \x1b[2J\x9b\tfine")
+    assert out.getvalue().count("\n") == 1
+    assert "evil\\x0d2026-01-01T00:00:00.000Z INFO broker: \\x1b[2J\\x9b\tfine" in out.getvalue()
 
 
 def test_auto_is_text_on_a_terminal_and_json_elsewhere() -> None:
