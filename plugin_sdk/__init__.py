@@ -5,7 +5,8 @@ from plugin_sdk import Plugin, Event, connect
 
 from plugin_sdk.blocking import Blocking, connect_blocking
 from plugin_sdk.calls import RequestFailed
-from plugin_sdk.client import Bus, connect
+from plugin_sdk.client import Bus
+from plugin_sdk.entry import connect
 from plugin_sdk.events import Event
 from plugin_sdk.options import ServiceOptions, SubscribeOptions
 from plugin_sdk.plugin import Plugin

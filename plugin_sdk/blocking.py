@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from plugin_sdk.client import DEFAULT_TIMEOUT, Bus, connect
+from plugin_sdk.client import DEFAULT_TIMEOUT, Bus
+from plugin_sdk.entry import connect
 from plugin_sdk.events import Event
 from plugin_sdk.link import new_loop
 from plugin_sdk.wire.errors import BusError, CallError, ConnectionLost

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import AsyncGenerator
 from typing import Any, TypeVar
 
 from msgspec import Raw
 
 from plugin_sdk.calls import decode_reply
-from plugin_sdk.discovery import find_broker
 from plugin_sdk.handlers import THREADS, Handler, HandlerThreads
 from plugin_sdk.inlets import Inlets
-from plugin_sdk.link import DealerLink
 from plugin_sdk.options import ServiceOptions, SubscribeOptions
 from plugin_sdk.outgoing import call_options, milliseconds, pack
 from plugin_sdk.peer import Peer
-from plugin_sdk.registration import Profile
 from plugin_sdk.services import Servers, Service
 from plugin_sdk.subscriptions import Subscription
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import encode_payload, publish_head
-from plugin_sdk.wire.errors import BusError, ConnectionLost
+from plugin_sdk.wire.errors import BusError
 from plugin_sdk.wire.limits import EVENT_OVERHEAD, FRAME_TARGET, MAX_SUBJECT_BYTES
 from plugin_sdk.wire.subjects import check_subject, is_reserved, matches
 
@@ -131,7 +126,7 @@ class Bus:
             BadSubject: the pattern breaks the grammar.
             TypeError, ValueError: an option is unknown, or makes no sense.
         """
-        return Subscription(self._inlets, pattern, handler, _options(SubscribeOptions, options, how))
+        return Subscription(self._inlets, pattern, handler, options_of(SubscribeOptions, options, how))
 
     async def call(
         self,
@@ -212,7 +207,7 @@ class Bus:
             TypeError, ValueError: the handler is no function, an option is unknown, or makes no sense.
         """
         check_subject(service)
-        await self._servers.add(Service(self._servers, service, handler, _options(ServiceOptions, options, how)))
+        await self._servers.add(Service(self._servers, service, handler, options_of(ServiceOptions, options, how)))
 
     def serve_unannounced(self, service: str, handler: Handler) -> None:
         """Answer the broker's own requests, such as the life-cycle commands."""
@@ -275,47 +270,8 @@ class Bus:
         return p.Call(ref, service, payload, milliseconds(timeout, "timeout") or 1, options)
 
 
-@asynccontextmanager
-async def connect(
-    endpoint: str | None = None,
-    key: str | Path | None = None,
-    home: str | Path | None = None,
-    name: str = "",
-    timeout: float | None = None,
-) -> AsyncIterator[Bus]:
-    """Connect to a broker as a client, by default to the one of this user's home.
-
-    Args:
-        endpoint: default: BROKER_ENDPOINT, else the local socket in the home.
-        key: a key or the path of a key file; default: BROKER_KEY, else the operator's key in the home.
-        home: default: BROKER_HOME, else ~/.plugmesh.
-        name: how the broker shows this client; default: `client`, or inside of a managed plugin its name, as its token
-            admits no other.
-        timeout: seconds to try at most; default: three attempts, about 7 s.
-
-    Raises:
-        ConnectionLost: no key was found, or `timeout` is over.
-        RegistrationError: nobody listens there, or the broker refused us; lists what every attempt met.
-    """
-    address = find_broker(endpoint, key, home)
-    peer = Peer(
-        DealerLink(address), Profile("client", name or address.admits or "client"), address.token, address.endpoint
-    )
-    bus = Bus(peer)
-    try:
-        async with asyncio.timeout(timeout) as limit:
-            await bus.open()
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        raise ConnectionLost(f"no session with {address.endpoint} within {timeout:g} s", "unavailable") from None
-    try:
-        yield bus
-    finally:
-        await bus.close()
-
-
-def _options(kind: type[Options], given: Options | None, how: dict[str, Any]) -> Options:
+def options_of(kind: type[Options], given: Options | None, how: dict[str, Any]) -> Options:
+    """Options that were given as such, or by name; raises TypeError or ValueError when they make no sense."""
     if given is not None and how:
         raise TypeError(f"give either options= or {', '.join(how)}, not both")
     return given or kind(**how)

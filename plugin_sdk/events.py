@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Raw
 
 from plugin_sdk.wire.codec import decode_payload
+from plugin_sdk.wire.conventions import TRACEPARENT, read_traceparent
 from plugin_sdk.wire.errors import BusError
 
 _decode = msgspec.msgpack.Decoder().decode
@@ -60,6 +61,12 @@ class Event:
     def id(self) -> str:
         """The header `message-id`, or an empty text."""
         return self.headers.get("message-id", "")
+
+    @property
+    def trace_ids(self) -> tuple[str, str] | None:
+        """Trace id and span id of what led to it, by the header `traceparent`; None without a valid one."""
+        parent = read_traceparent(self.headers.get(TRACEPARENT))
+        return None if parent is None else (parent.trace_id, parent.span_id)
 
     def __repr__(self) -> str:
         return f"Event({self.subject!r}, {len(self.body)} bytes)"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from plugin_sdk.client import Bus
+from plugin_sdk.entry import make_bus
 from plugin_sdk.link import Link
 from plugin_sdk.peer import Peer
 from plugin_sdk.registration import Profile
@@ -173,7 +174,7 @@ def assemble(plugin: Managed, link: Link, token: str, endpoint: str, data_dir: P
     info = {"description": plugin.description, "requires": plugin.requires}
     profile = Profile("plugin", plugin.name, plugin.version, plugin.instance, plugin.service_names(), info)
     peer = Peer(link, profile, token, endpoint)
-    bus, life = Bus(peer, plugin.threads), Life(plugin)
+    bus, life = make_bus(peer, plugin.threads), Life(plugin)
     peer.stats = plugin.stats
     peer.before_register = lambda: life.describe(profile)
     plugin.attach(bus, data_dir)

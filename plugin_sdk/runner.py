@@ -10,6 +10,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
+from plugin_sdk import exporting
 from plugin_sdk.discovery import find_broker
 from plugin_sdk.life import Life, Managed, assemble
 from plugin_sdk.link import DealerLink, new_loop
@@ -108,9 +109,10 @@ def _watch_signals() -> asyncio.Event:
 def _set_up_logging() -> None:
     level = os.environ.get("BROKER_PLUGIN_LOG_LEVEL", "INFO").upper()
     known = level in logging.getLevelNamesMapping()
-    logging.basicConfig(
-        level=level if known else "INFO", format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    # `trace` says for which trace this was done; without tracing no record has it.
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s%(trace)s", defaults={"trace": ""}))
+    logging.basicConfig(level=level if known else "INFO", handlers=[handler])
     if not known:
         log.warning("BROKER_PLUGIN_LOG_LEVEL is %r, which is no level: using INFO", level)
 
@@ -119,6 +121,7 @@ def _leave(plugin: Managed, code: int) -> None:
     """End the process; Python itself would wait for ever for a thread that is stuck in a plain handler."""
     stuck = plugin.stuck()
     if stuck:
+        exporting.finish()
         log.error("leaving %s behind, still running in threads", ", ".join(stuck))
         logging.shutdown()
         sys.stdout.flush()

@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 
 import click
 
-from plugin_sdk.client import Bus, connect
+from plugin_sdk.client import Bus
 from plugin_sdk.discovery import find_broker
+from plugin_sdk.entry import connect
 from plugin_sdk.wire.errors import BusError, ConnectionLost, RegistrationError
 
 EX_FAILED, EX_USAGE, EX_UNREACHABLE, EX_INTERRUPTED = 1, 2, 69, 130

@@ -29,7 +29,7 @@ class BrokerSection(Section, frozen=True):
 
     node: Annotated[str, Meta(pattern=_NODE, description=_NODE_TEXT)]
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["text", "json"] = "text"
+    log_format: Literal["auto", "text", "json"] = "auto"
 
 
 class BusSection(Section, frozen=True):

@@ -222,6 +222,11 @@ class Events:
             paid += self._settle(lane) if lane.users else self._retire(session, lane)
         return paid
 
+    def audience(self, subject: str) -> int:
+        """How many peers and groups got the last event on this subject, if nothing has changed since."""
+        route = self._routes.get(subject)
+        return len(route.targets) + len(route.groups) if route else 0
+
     def _hold(self, target: Target, payload: bytes, cost: int) -> None:
         lane = target.lane
         if lane.policy == DISCONNECT and lane.full:

@@ -40,6 +40,8 @@ class Router:
         seed: where queue groups begin to rotate.
     """
 
+    requests_type: type[Requests] = Requests
+
     def __init__(
         self,
         limits: Limits = DEFAULT_LIMITS,
@@ -54,7 +56,7 @@ class Router:
         self.admission = Admission(uids)
         self.backlog = Backlog(limits.total_bytes)
         self.events = Events(limits, self.backlog, seed)
-        self.requests = Requests(limits, self.backlog)
+        self.requests = self.requests_type(limits, self.backlog)
         self.slow = SlowConsumers(limits.event_credit, self._session_of)
         self.notices: list[Notice] = []
         self.dirty: list[Outbox] = []

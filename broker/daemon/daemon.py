@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from broker import __version__
+from broker import __version__, tracepoints
 from broker.config import MIB, Config, load
 from broker.control.packages import PackageOrders
 from broker.control.services import Control, who
@@ -19,6 +19,7 @@ from broker.core import Router
 from broker.core.grants import Permissions
 from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened, SlowConsumer
 from broker.core.snapshot import Snapshot
+from broker.daemon import traces
 from broker.daemon.announcing import Announcer, count_plugins
 from broker.daemon.bulletin import Bulletin
 from broker.daemon.denials import Denials
@@ -73,7 +74,7 @@ class Daemon:
         self._started_up = asyncio.Event()
         self._started = time.monotonic()
         self._warnings: list[str] = []
-        self._router = _router(config)
+        self._router = _router(config, traces.set_up())
         self._edge = Edge(self._router, self._on_notices)
         self._store = Store(
             config.database.url.get_secret_value(),
@@ -119,6 +120,10 @@ class Daemon:
 
     async def start(self) -> None:
         """Open the bus, then everything that uses it; raises HomeError when the home or an address is unusable."""
+        with tracepoints.span("broker.start"):
+            await self._open()
+
+    async def _open(self) -> None:
         # Before anything else: a signal during the start must lead to an orderly stop, too.
         self._guard.attach(asyncio.get_running_loop(), self._on_stop_signal, self._on_hangup)
         self._home.prepare()
@@ -353,7 +358,7 @@ class Daemon:
             self._stopping.session_lost(notice)
 
 
-def _router(config: Config) -> Router:
+def _router(config: Config, kind: type[Router]) -> Router:
     bus = config.bus
     limits = Limits(
         frame_bytes=bus.max_frame_bytes,
@@ -361,7 +366,7 @@ def _router(config: Config) -> Router:
         publish_credit=bus.credit_bytes // 8,
         total_bytes=bus.max_waiting_bytes,
     )
-    return Router(
+    return kind(
         limits,
         heartbeat=bus.heartbeat_secs,
         numbers=lambda: secrets.randbits(62) + 1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from broker.edge.server import Edge, LocalPort
 from plugin_sdk.client import Bus
+from plugin_sdk.entry import make_bus
 from plugin_sdk.link import Listener
 from plugin_sdk.peer import Peer
 from plugin_sdk.registration import Profile
@@ -39,4 +40,4 @@ class LocalLink:
 def local_bus(edge: Edge, version: str) -> Bus:
     """The bus as the broker itself uses it, not yet opened."""
     peer = Peer(LocalLink(edge, NAME), Profile("client", NAME, version), "", "the broker itself")
-    return Bus(peer)
+    return make_bus(peer)

@@ -7,7 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from broker import tracepoints
 from broker.shutdown.windows import INNER, Window
+from plugin_sdk.wire import conventions as c
 
 log = logging.getLogger("broker.shutdown")
 
@@ -56,11 +58,16 @@ class Shutdown:
 
     async def run(self) -> list[str]:
         """Run them all; returns what was left undone, a text each, empty for a clean shutdown."""
+        with tracepoints.span("broker.stop"):
+            return await self._run()
+
+    async def _run(self) -> list[str]:
         began = asyncio.get_running_loop().time()
         undone = []
         for number, phase in enumerate(self._phases, 1):
             self._current = phase
-            text = await self._run_one(phase, f"{phase.name} ({number} of {len(self._phases)})", began)
+            with tracepoints.span(phase.name, {c.PHASE: number}):
+                text = await self._run_one(phase, f"{phase.name} ({number} of {len(self._phases)})", began)
             if text:
                 undone.append(f"{phase.name}: {text}")
         self._current = None

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
+from broker import tracepoints
 from broker.store import revisions, statements
 from broker.store.diagnosis import explained, explained_write, is_deadlock
 from broker.store.engine import READING, open_engine
@@ -38,7 +39,8 @@ class Database:
             # Whatever broke may have left connections behind that only look alive.
             self._engine.dispose()
             if self._revision() != revisions.HEAD:
-                revisions.upgrade_in_child(self._url)
+                with tracepoints.span("database.migrate"):
+                    revisions.upgrade_in_child(self._url)
                 self._revision()
 
     def forget_registrations(self, node: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from broker import tracepoints
 from broker.supervisor.confinement import (
     NO_LIMITS,
     PACKAGE_SANDBOX,
@@ -23,10 +24,12 @@ from broker.supervisor.output import Output
 from broker.supervisor.spawner import Exit, Program, Spawner
 
 # The broker's own settings, the database password among them, and what systemd tells the broker are not meant for
-# plugins; a plugin that answered the watchdog would hide that the broker hangs.
+# plugins; a plugin that answered the watchdog would hide that the broker hangs. Nor is what the broker itself is called
+# in traces, and the trace that it was started in.
 _PRIVATE_PREFIX = "BROKER_"
 _PRIVATE_NAMES = frozenset(
     {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "FDSTORE"}
+    | {"OTEL_SERVICE_NAME", "TRACEPARENT", "TRACESTATE", "BAGGAGE"}
 )
 
 
@@ -68,6 +71,7 @@ class Surroundings:
         own = plugin.manifest.env if plugin.manifest else {}
         env = {
             **self._inherited(),
+            **_traced_as(plugin.plugin_id),
             **own,
             "BROKER_HOME": str(self.home),
             "BROKER_ENDPOINT": self.endpoint,
@@ -157,3 +161,9 @@ class Process:
     def _note_pid(self, spawned: "asyncio.Future[int]") -> None:
         if not spawned.cancelled():
             self.pid = spawned.result()
+
+
+def _traced_as(plugin_id: str) -> dict[str, str]:
+    """What makes the spans of a plugin, in any language, its own and part of the present one."""
+    carried = tracepoints.environment()
+    return {} if carried is None else {"OTEL_SERVICE_NAME": plugin_id, **carried}

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
+from broker import tracepoints
 from broker.supervisor.errors import FINAL_CODES, CommandError, SupervisorError
 from broker.supervisor.ports import Mesh
 from broker.supervisor.process import Process, Surroundings
@@ -17,6 +18,7 @@ from broker.supervisor.spawner import Spawner
 from broker.supervisor.states import Desired, Trigger
 from broker.supervisor.timing import Timing
 from broker.supervisor.unit import Unit
+from plugin_sdk.wire import conventions as c
 
 logger = logging.getLogger(__name__)
 
@@ -83,9 +85,10 @@ class Starter:
             reraise=True,
         )
         try:
-            async for attempt in attempts:
-                with attempt:
-                    await self._attempt(unit, generation, met)
+            with tracepoints.span("plugin.start", {c.PLUGIN: unit.plugin_id}):
+                async for attempt in attempts:
+                    with attempt, tracepoints.span("attempt", {c.ATTEMPT: len(met) + 1}):
+                        await self._attempt(unit, generation, met)
         except (StepFailed, StepRefused) as error:
             raise StartFailed(_story(unit, met), final=isinstance(error, StepRefused)) from None
 
@@ -197,6 +200,10 @@ class Starter:
 
     async def _step(self, process: Process | None, step: str, work: Coroutine[Any, Any, _T], timeout: float) -> _T:
         """Runs one step until it is done, its time is over, or the process ends."""
+        with tracepoints.span(step):
+            return await self._run_step(process, step, work, timeout)
+
+    async def _run_step(self, process: Process | None, step: str, work: Coroutine[Any, Any, _T], timeout: float) -> _T:
         task = asyncio.ensure_future(work)
         # Nobody else looks at it; without this, a late error would be reported as never retrieved.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())

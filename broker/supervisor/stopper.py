@@ -5,12 +5,14 @@ import logging
 import signal
 from typing import Any
 
+from broker import tracepoints
 from broker.supervisor.errors import CommandError
 from broker.supervisor.ports import Mesh
 from broker.supervisor.process import Process
 from broker.supervisor.states import Trigger
 from broker.supervisor.timing import Timing
 from broker.supervisor.unit import Unit
+from plugin_sdk.wire import conventions as c
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,10 @@ class Stopper:
         Returns:
             What could not be done, or an empty text.
         """
+        with tracepoints.span("plugin.stop", {c.PLUGIN: unit.plugin_id}):
+            return await self._bring_down(unit, limit)
+
+    async def _bring_down(self, unit: Unit, limit: float) -> str:
         unit.move(Trigger.STOP)
         loop = asyncio.get_running_loop()
         began = loop.time()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from broker import tracepoints
 from broker.supervisor.confinement import NO_LIMITS, Mode, ResourceLimits
 from broker.supervisor.descent import descend
 from broker.supervisor.document import BadDocument
@@ -104,6 +105,10 @@ class Supervisor:
     async def start_all(self) -> None:
         """Starts every plugin that is enabled and returns when each of them runs or has failed."""
         self._refuse_when_closing()
+        with tracepoints.span("plugins.start"):
+            await self._start_all()
+
+    async def _start_all(self) -> None:
         try:
             self._spawner.open()
         except (SupervisorError, OSError) as error:
@@ -172,7 +177,8 @@ class Supervisor:
             SupervisorError: the broker is stopping.
         """
         self._refuse_when_closing()
-        return await Reload(self._roster, self.stop, lambda unit: self._begin(unit, next(self._orders))).run()
+        with tracepoints.span("plugins.reload"):
+            return await Reload(self._roster, self.stop, lambda unit: self._begin(unit, next(self._orders))).run()
 
     async def stop_all(self, limit: float) -> list[str]:
         """Stops everything in reverse order of dependency, and closes this room for good.

@@ -22,7 +22,8 @@ class _Text(logging.Formatter):
     """An entry a line; further lines of it are indented."""
 
     def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+        # `trace` says for which trace this was done; without tracing no record has it.
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s%(trace)s", defaults={"trace": ""})
 
     def format(self, record: logging.LogRecord) -> str:
         return super().format(record).translate(_CONTROLS).replace("\n", _NEXT_LINE)
@@ -39,6 +40,9 @@ class _Json(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        for name in ("trace_id", "span_id"):
+            if hasattr(record, name):
+                line[name] = getattr(record, name)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
@@ -54,11 +58,12 @@ def set_up_logging(level: str, form: str, stream: TextIO = sys.stderr) -> None:
 
     Args:
         level: debug, info, warning or error.
-        form: text or json.
+        form: text, json, or auto: text on a terminal, where a person reads it, and json anywhere else.
         stream: where to.
     """
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_Json() if form == "json" else _Text())
+    as_json = form == "json" or (form == "auto" and not stream.isatty())
+    handler.setFormatter(_Json() if as_json else _Text())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from plugin_sdk.client import Bus
+from plugin_sdk.entry import make_bus
 from plugin_sdk.events import Event
 from plugin_sdk.life import assemble
 from plugin_sdk.peer import Peer
@@ -256,7 +257,7 @@ class Mesh:
 
     async def _connect(self, profile: Profile, key: str, origin: Origin | None = None) -> Bus:
         link = MemoryLink(self.broker, origin or Origin("memory"))
-        bus = Bus(Peer(link, profile, key, "the mesh in memory"))
+        bus = make_bus(Peer(link, profile, key, "the mesh in memory"))
         await self._join(bus, link)
         return bus
 

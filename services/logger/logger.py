@@ -107,7 +107,9 @@ class Logger(Plugin):
         source = event.subject.removeprefix("log.")
         try:
             data = event.data if isinstance(event.data, dict) else {"message": event.data}
-            return self._line(**{"logger": source, **data})
+            line = self._line(**{"logger": source, **data})
+            trace = event.trace_ids
+            return line if trace is None else Line(line.level, f"{line.text} trace_id={trace[0]} span_id={trace[1]}")
         except (BusError, TypeError) as error:
             # A broken log line is still a trace of something: it is kept with the reason.
             return self._line(f"malformed log event: {error}: {event.body[:200]!r}", "warning", source)

@@ -1,6 +1,7 @@
 """A real `broker run` in a child process, and the command line beside it."""
 
 import asyncio
+import json
 import os
 import signal
 import sqlite3
@@ -116,6 +117,11 @@ class Mesh:
     def text(self) -> str:
         """The broker's log so far."""
         return self.log.read_text() if self.log.exists() else ""
+
+    def last_message(self) -> str:
+        """What the broker logged last; its log is JSON, as it goes into a file."""
+        message: str = json.loads(self.text().splitlines()[-1])["message"]
+        return message
 
     def family(self) -> list[psutil.Process]:
         """The broker and everything it started."""

@@ -31,7 +31,7 @@ def test_sighup_applies_what_it_can_and_reports_each_item(mesh: Mesh) -> None:
     says(mesh, " items unchanged")
     said = [json.loads(line)["message"] for line in mesh.text().splitlines() if '"broker.config"' in line]
     assert said[:-1] == [
-        "broker.log_format: applied (text → json)",
+        "broker.log_format: applied (auto → json)",
         "bus.heartbeat_secs: needs restart (5.0 → 9.0)",
         "shutdown.timeout_secs: applied (30.0 → 20.0)",
         "plugin another: applied (started: it is new)",

@@ -11,15 +11,17 @@ from tools.benchmark import facts, footprint, rounds
 from tools.benchmark.child import BenchmarkError
 from tools.benchmark.markdown import render
 from tools.benchmark.requirements import shortfalls
-from tools.benchmark.results import OURS, Results
-from tools.benchmark.scenarios import EVENTS, REQUESTS
+from tools.benchmark.results import OURS, Measure, Results
+from tools.benchmark.scenarios import EVENTS, REQUESTS, TRACING
 from tools.benchmark.systems.base import System
 from tools.benchmark.systems.nats import Nats
 from tools.benchmark.systems.plugmesh import Plugmesh
 from tools.benchmark.systems.pyzmq import Pyzmq
+from tools.benchmark.systems.traced import TracingOff, TracingSome
 
 _SYSTEMS: dict[str, type[System]] = {system.name: system for system in (Plugmesh, Nats, Pyzmq)}
-_PARTS = ("events", "requests", "footprint")
+_USUAL = ("events", "requests", "footprint")
+_PARTS = (*_USUAL, "tracing")
 _FULL_ROUNDS = 5
 _QUICK_ROUNDS = 1
 
@@ -47,7 +49,7 @@ def _results(context: click.Context, parameter: click.Parameter, file: Path | No
 @click.command()
 @click.option("--quick", is_flag=True, help="Short measurements, one round: shows that it works, not how fast.")
 @click.option("--rounds", "count", type=click.IntRange(min=1), help=f"Rounds of each measurement [{_FULL_ROUNDS}].")
-@click.option("--only", callback=_some_of(_PARTS), default=",".join(_PARTS), show_default=True, help="What to measure.")
+@click.option("--only", callback=_some_of(_PARTS), default=",".join(_USUAL), show_default=True, help="What to measure.")
 @click.option(
     "--systems", callback=_some_of(_SYSTEMS), default=",".join(_SYSTEMS), show_default=True, help="What to compare."
 )
@@ -93,7 +95,13 @@ def _measure(systems: Sequence[System], only: Sequence[str], number: int, *, qui
     traffic = rounds.run(systems, scenarios, number, quick=quick, progress=_progress) if scenarios else []
     ours = any(system.name == OURS for system in systems)
     idle = footprint.measure(quick=quick, progress=_progress) if ours and "footprint" in only else []
-    return Results(machine, versions, quick, number, traffic=tuple(traffic), footprint=tuple(idle))
+    traced = _tracing(number, quick=quick) if ours and "tracing" in only else []
+    return Results(machine, versions, quick, number, tuple(traffic), tuple(idle), tuple(traced))
+
+
+def _tracing(number: int, *, quick: bool) -> list[Measure]:
+    """Measure plugmesh without tracing, with tracing that is off, and with some."""
+    return rounds.run([Plugmesh(), TracingOff(), TracingSome()], TRACING, number, quick=quick, progress=_progress)
 
 
 def _check(results: Results) -> None:

@@ -10,6 +10,11 @@ _READING = (
     "above 1 it is faster, for times as for rates."
 )
 
+_TRACING = (
+    "plugmesh: no OTEL_* variable is set. Tracing off: they are set, with OTEL_SDK_DISABLED=true. Tracing 1 %: with "
+    "OTEL_TRACES_SAMPLER=parentbased_traceidratio and OTEL_TRACES_SAMPLER_ARG=0.01, to a collector on this machine."
+)
+
 
 def render(results: Results, baseline: Results | None = None) -> str:
     """Everything a reader needs, with a comparison of the ratios when there is a `baseline`."""
@@ -18,6 +23,8 @@ def render(results: Results, baseline: Results | None = None) -> str:
         parts += [_traffic(results.traffic), _READING.format(rounds=results.rounds)]
     if results.footprint:
         parts.append(_footprint(results.footprint))
+    if results.tracing:
+        parts += [_traffic(results.tracing), _TRACING]
     if baseline is not None:
         parts.append(_comparison(results, baseline))
     return "\n\n".join(parts)

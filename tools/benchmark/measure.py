@@ -72,7 +72,8 @@ def _task(system: System, role: str, size: Size, **more: int) -> Task:
 
 def _spawn(stack: ExitStack, system: System, task: Task) -> Child:
     command = module_command(system.roles, msgspec.json.encode(task).decode())
-    return stack.enter_context(Child(f"{system.name}: {task.role} {task.index}", command))
+    name = f"{system.name}: {task.role} {task.index}"
+    return stack.enter_context(Child(name, command, system.environment()))
 
 
 def _await_ready(endpoints: Sequence[Child]) -> None:

@@ -42,6 +42,7 @@ class Results:
     rounds: int
     traffic: tuple[Measure, ...]
     footprint: tuple[Measure, ...]
+    tracing: tuple[Measure, ...] = ()
 
     def find(self, title: str, unit: str) -> Measure | None:
         """The measure of that title and unit, if it was taken."""

@@ -50,3 +50,5 @@ REQUESTS = (
     Requests(1, full=Size(3_000, 300), quick=Size(400, 50)),
     Requests(64, full=Size(40_000, 300), quick=Size(4_000, 50)),
 )
+# From where an event is all there is to where it does something: what a span costs is the same.
+TRACING = (EVENTS[0], *REQUESTS)

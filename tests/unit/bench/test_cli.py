@@ -17,7 +17,7 @@ def bench(*arguments: str) -> Result:
     ("arguments", "complaint"),
     [
         (("--systems", "pyzmq,kafka"), "'kafka' is none of plugmesh, nats, pyzmq"),
-        (("--only", "events,latency"), "'latency' is none of events, requests, footprint"),
+        (("--only", "events,latency"), "'latency' is none of events, requests, footprint, tracing"),
         (("--rounds", "0"), "0 is not in the range"),
         (("--baseline", "/nowhere.json"), "does not exist"),
     ],

@@ -2,6 +2,7 @@
 
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from shutil import which
@@ -30,6 +31,10 @@ class System(ABC):
     @abstractmethod
     def stop(self) -> None:
         """Stop the server and leave nothing behind; also after a start that failed."""
+
+    def environment(self) -> Mapping[str, str]:
+        """Further variables for the server and all endpoints."""
+        return {}
 
     def versions(self) -> dict[str, str]:
         """The versions of what is measured, by name."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
 from typing import ClassVar
@@ -28,7 +29,7 @@ class Plugmesh(System):
     def start(self, directory: Path) -> None:
         """Start the broker with `directory` as its home."""
         self._home = directory
-        self._server = spawn_broker(directory)
+        self._server = spawn_broker(directory, self.environment())
         asyncio.run(accepts(self._server, directory))
 
     def address(self) -> str:
@@ -47,10 +48,10 @@ class Plugmesh(System):
         return found
 
 
-def spawn_broker(home: Path) -> Child:
-    """Start `broker run` on `home` without waiting for it."""
+def spawn_broker(home: Path, environment: Mapping[str, str] | None = None) -> Child:
+    """Start `broker run` on `home`, with further variables, without waiting for it."""
     command = [program("broker", "plugmesh"), "run", "--home", str(home)]
-    return Child("broker", command, {"BROKER_HOME": str(home)}, talks=False)
+    return Child("broker", command, {"BROKER_HOME": str(home), **(environment or {})}, talks=False)
 
 
 async def accepts(broker: Child, home: Path) -> None:

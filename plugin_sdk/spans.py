@@ -1,0 +1,202 @@
+"""Spans of what a session does, by the OpenTelemetry API; imported only where traces are wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
+
+from plugin_sdk.heads import Heads, Unrecorded, chosen, unrecorded, unrecorded_parent
+from plugin_sdk.wire import conventions as c
+from plugin_sdk.wire.errors import BusError
+
+# A traceparent of version 00, and the flags of a trace that is not recorded. This much is looked at in every event.
+_LENGTH, _NOT_RECORDED = 55, ("-00", "-02")
+
+Headers = dict[str, str]
+
+
+class Spans:
+    """Begins spans, and says of which work there is none.
+
+    Args:
+        heads: decides about new traces; None when every decision is the OpenTelemetry SDK's.
+    """
+
+    def __init__(self, heads: Heads | None) -> None:
+        self._heads = heads
+        self._tracer = trace.get_tracer("plugmesh")
+
+    def passed_on(self, headers: Headers | None) -> Headers | None:
+        """The headers for something said in a trace that is not recorded; None when a span must be begun for it."""
+        heads = self._heads
+        if heads is None or _present() or (headers is not None and c.read_traceparent(headers.get(c.TRACEPARENT))):
+            return None
+        parent = unrecorded_parent() or heads.begin()
+        if parent is None:
+            return None
+        return {**headers, c.TRACEPARENT: parent} if headers else {c.TRACEPARENT: parent}
+
+    def taken_up(self, headers: Headers) -> Unrecorded | None:
+        """Begin with something heard: None when a span must be begun for it, else the mark to clear at its end."""
+        if get_current():
+            # Workers begin in whatever context a frame was read in, which is nobody's.
+            attach(Context())
+        parent = None if self._heads is None else _unrecorded_parent(self._heads, headers)
+        mark = None if parent is None else Unrecorded(parent)
+        unrecorded.set(mark)
+        return mark
+
+    def begin(
+        self,
+        name: str,
+        kind: SpanKind,
+        attributes: Mapping[str, Any],
+        context: Context | None = None,
+        links: Sequence[Link] = (),
+    ) -> Span:
+        """A span that its caller ends.
+
+        Args:
+            name: what it is called.
+            kind: by the conventions.
+            attributes: what is known of it now.
+            context: of its parent; the current one when not given.
+            links: what else led to it.
+        """
+        context = _present() if context is None else context
+        # Without a context, passed_on() or taken_up() has found that it must be recorded.
+        token = chosen.set(self._heads is not None and not context)
+        try:
+            return self._tracer.start_span(name, context, kind, attributes, links)
+        finally:
+            chosen.reset(token)
+
+    @contextmanager
+    def saying(
+        self, name: str, kind: SpanKind, attributes: Mapping[str, Any], headers: Headers | None
+    ) -> Iterator[dict[str, str]]:
+        """A span around something that is said; gives the headers to say it with."""
+        given = headers is not None and c.read_traceparent(headers.get(c.TRACEPARENT))
+        context = context_of(headers) if headers is not None and given else None
+        span = self.begin(name, kind, attributes, context)
+        carrier = dict(headers or {})
+        propagate.inject(carrier, trace.set_span_in_context(span, context))
+        try:
+            yield carrier
+        except BaseException as error:
+            note(span, error)
+            raise
+        finally:
+            span.end()
+
+    @contextmanager
+    def hearing(
+        self,
+        name: str,
+        kind: SpanKind,
+        attributes: Mapping[str, Any],
+        context: Context,
+        links: Sequence[Link] = (),
+    ) -> Iterator[Span]:
+        """A span around the handling of something that was heard; it is the current one meanwhile."""
+        span = self.begin(name, kind, attributes, context, links)
+        token = attach(trace.set_span_in_context(span, context))
+        try:
+            yield span
+        except BaseException as error:
+            note(span, error)
+            raise
+        finally:
+            detach(token)
+            span.end()
+
+
+def _unrecorded_parent(heads: Heads, headers: Headers) -> str | None:
+    parent = headers.get(c.TRACEPARENT)
+    if parent is None:
+        return heads.begin()
+    if len(parent) == _LENGTH and parent[:3] == "00-" and parent[-3:] in _NOT_RECORDED:
+        # What else it carries has to be carried on, which takes a context.
+        return None if c.BAGGAGE in headers or c.TRACESTATE in headers else parent
+    return None if c.read_traceparent(parent) else heads.begin()
+
+
+def _present() -> Context:
+    """The current context, unless its span has ended: a task that outlives what began it goes on on its own account."""
+    context = get_current()
+    return Context() if context and has_ended(trace.get_current_span(context)) else context
+
+
+def has_ended(span: Span) -> bool:
+    """Whether a span of this process that was recorded is over."""
+    context = span.get_span_context()
+    return context.trace_flags.sampled and not context.is_remote and not span.is_recording()
+
+
+def context_of(headers: Headers) -> Context:
+    """The context in which something was said: for spans of your own about an event that an iterator gave you."""
+    return propagate.extract(headers, Context())
+
+
+def links_of(contexts: Sequence[Context]) -> list[Link]:
+    """A link to each of them that is of a trace."""
+    found = [trace.get_current_span(context).get_span_context() for context in contexts]
+    return [Link(each) for each in found if each.is_valid]
+
+
+def is_recorded(headers: Headers) -> bool:
+    """Whether the sender recorded it."""
+    parent = c.read_traceparent(headers.get(c.TRACEPARENT))
+    return parent is not None and parent.sampled
+
+
+def note(span: Span, error: BaseException) -> None:
+    """What went wrong, on a span."""
+    if isinstance(error, BusError):
+        code, text = error.code, error.text
+        span.set_attribute(c.RPC_STATUS, code)
+    elif isinstance(error, asyncio.CancelledError | GeneratorExit):
+        code, text = "cancelled", "cancelled"
+    else:
+        code, text = type(error).__name__, str(error)
+        span.record_exception(error)
+    span.set_attribute(c.ERROR_TYPE, code)
+    span.set_status(Status(StatusCode.ERROR, text[:500]))
+
+
+def current_ids() -> tuple[str, str] | None:
+    """Trace id and span id of what this task works for, recorded or not."""
+    context: SpanContext = trace.get_current_span().get_span_context()
+    if context.is_valid:
+        return trace.format_trace_id(context.trace_id), trace.format_span_id(context.span_id)
+    parent = c.read_traceparent(unrecorded_parent())
+    return (parent.trace_id, parent.span_id) if parent else None
+
+
+_stamping = False
+
+
+def stamp_logs() -> None:
+    """Give every log record of this process, from now on, `trace_id` and `span_id`, and both as text in `trace`."""
+    global _stamping
+    if _stamping:
+        return
+    _stamping = True
+    make: Callable[..., logging.LogRecord] = logging.getLogRecordFactory()
+
+    def stamped(*args: Any, **named: Any) -> logging.LogRecord:
+        record = make(*args, **named)
+        ids = current_ids()
+        if ids is not None:
+            record.trace_id, record.span_id = ids
+            record.trace = f" trace_id={ids[0]} span_id={ids[1]}"
+        return record
+
+    logging.setLogRecordFactory(stamped)

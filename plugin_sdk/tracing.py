@@ -1,0 +1,245 @@
+"""A bus that leaves traces: what it says and hears carries W3C trace context, and spans tell what became of it.
+
+Everything here stands beside the bus that leaves none, in subclasses, so that nothing of it is on that one's way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Awaitable, Coroutine
+from contextlib import ExitStack, aclosing, suppress
+from typing import Any, TypeVar
+
+from opentelemetry.context import Context
+from opentelemetry.trace import SpanKind
+
+from plugin_sdk.client import DEFAULT_TIMEOUT, Bus, options_of
+from plugin_sdk.events import Event
+from plugin_sdk.handlers import THREADS, Handler
+from plugin_sdk.heads import Heads, Unrecorded
+from plugin_sdk.inlets import Inlets
+from plugin_sdk.jobs import Job
+from plugin_sdk.options import ServiceOptions, SubscribeOptions
+from plugin_sdk.peer import Peer
+from plugin_sdk.services import Servers, Service
+from plugin_sdk.spans import Headers, Spans, context_of, is_recorded, links_of, note, stamp_logs
+from plugin_sdk.subscriptions import Subscription
+from plugin_sdk.wire import conventions as c
+from plugin_sdk.wire.codec import decode_payload
+from plugin_sdk.wire.errors import BusError
+from plugin_sdk.wire.subjects import check_subject
+from plugin_sdk.workers import Workers
+
+T = TypeVar("T")
+_ENVIRONMENT = (c.TRACEPARENT, c.TRACESTATE, c.BAGGAGE)
+
+
+class TracedBus(Bus):
+    """A Bus whose publishes, calls and handlers are spans.
+
+    Args:
+        peer: the session.
+        threads: how many plain handlers may run at once.
+        heads: decides about new traces; None when every decision is the OpenTelemetry SDK's.
+    """
+
+    def __init__(self, peer: Peer, threads: int = THREADS, heads: Heads | None = None) -> None:
+        super().__init__(peer, threads)
+        self.spans = Spans(heads)
+        stamp_logs()
+
+    async def open(self) -> None:
+        """As Bus.open; of a plugin it is a span, in the trace of whoever started its process."""
+        profile = self._peer.profile
+        if profile.role != "plugin":
+            await super().open()
+            return
+        environment = {name: os.environ[name.upper()] for name in _ENVIRONMENT if name.upper() in os.environ}
+        if not is_recorded(environment):
+            await super().open()
+            return
+        context = context_of(environment)
+        with self.spans.hearing("register", SpanKind.INTERNAL, {c.PLUGIN: profile.name}, context):
+            await super().open()
+
+    def publish(
+        self, subject: str, data: Any = None, *, headers: Headers | None = None, retain: bool = False
+    ) -> Coroutine[Any, Any, None]:
+        """As Bus.publish."""
+        # Not a coroutine function: for what is not recorded, the way must be no longer than that of a Bus.
+        passed = self.spans.passed_on(headers)
+        if passed is None:
+            return self._publish(subject, data, headers, retain)
+        return Bus.publish(self, subject, data, headers=passed, retain=retain)
+
+    async def _publish(self, subject: str, data: Any, headers: Headers | None, retain: bool) -> None:
+        attributes = c.publishing(subject)
+        if headers and "message-id" in headers:
+            attributes[c.MESSAGE_ID] = headers["message-id"]
+        with self.spans.saying(f"{c.SEND} {subject}", SpanKind.PRODUCER, attributes, headers) as carrier:
+            await Bus.publish(self, subject, data, headers=carrier, retain=retain)
+
+    def call(
+        self,
+        service: str,
+        args: Any = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        wait_ready: float = 0.0,
+        headers: Headers | None = None,
+        to: int | None = None,
+    ) -> Coroutine[Any, Any, Any]:
+        """As Bus.call."""
+        passed = self.spans.passed_on(headers)
+        if passed is None:
+            return self._call(service, args, headers, timeout=timeout, wait_ready=wait_ready, to=to)
+        return Bus.call(self, service, args, timeout=timeout, wait_ready=wait_ready, headers=passed, to=to)
+
+    async def _call(self, service: str, args: Any, headers: Headers | None, **how: Any) -> Any:
+        with self.spans.saying(service, SpanKind.CLIENT, c.calling(service), headers) as carrier:
+            return await Bus.call(self, service, args, headers=carrier, **how)
+
+    async def stream(
+        self,
+        service: str,
+        args: Any = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        wait_ready: float = 0.0,
+        headers: Headers | None = None,
+    ) -> AsyncGenerator[Any, None]:
+        """As Bus.stream."""
+        how = {"timeout": timeout, "wait_ready": wait_ready}
+        with ExitStack() as span:
+            carrier = self.spans.passed_on(headers) or span.enter_context(
+                self.spans.saying(service, SpanKind.CLIENT, c.calling(service), headers)
+            )
+            async with aclosing(Bus.stream(self, service, args, headers=carrier, **how)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    def subscribe(
+        self, pattern: str, handler: Handler | None = None, *, options: SubscribeOptions | None = None, **how: Any
+    ) -> Subscription:
+        """As Bus.subscribe."""
+        options = options_of(SubscribeOptions, options, how)
+        return _TracedSubscription(self._inlets, pattern, handler, options, self.spans)
+
+    async def serve(self, service: str, handler: Handler, *, options: ServiceOptions | None = None, **how: Any) -> None:
+        """As Bus.serve."""
+        check_subject(service)
+        options = options_of(ServiceOptions, options, how)
+        await self._servers.add(_TracedService(self._servers, service, handler, options, self.spans))
+
+    def serve_unannounced(self, service: str, handler: Handler) -> None:
+        """As Bus.serve_unannounced."""
+        made = _TracedService(self._servers, service, handler, ServiceOptions(), self.spans)
+        self._servers.add_unannounced(made)
+
+
+class _TracedSubscription(Subscription):
+    def __init__(
+        self,
+        inlets: Inlets[Subscription],
+        pattern: str,
+        handler: Handler | None,
+        options: SubscribeOptions,
+        spans: Spans,
+    ) -> None:
+        self._spans = spans
+        self._received = c.consuming(c.RECEIVE, pattern, options.group)
+        self._processed = c.consuming(c.PROCESS, pattern, options.group)
+        super().__init__(inlets, pattern, handler, options)
+
+    def _make_workers(self, name: str) -> Workers[Event]:
+        self._run = self._call
+        self._call = self._take_up_batch if self.options.batch else self._take_up
+        return super()._make_workers(name)
+
+    async def __anext__(self) -> Event:
+        event = await super().__anext__()
+        with suppress(BusError):
+            if is_recorded(event.headers):
+                self._receive(event)
+        return event
+
+    def _receive(self, event: Event) -> None:
+        """What becomes of an event that an iterator hands out is not known: its span only tells that it arrived."""
+        context = context_of(event.headers)
+        attributes = {**self._received, c.DESTINATION: event.subject}
+        name = f"{c.RECEIVE} {self.pattern}"
+        self._spans.begin(name, SpanKind.CLIENT, attributes, context, links_of([context])).end()
+
+    def _take_up(self, event: Event) -> Awaitable[Any]:
+        try:
+            mark = self._spans.taken_up(event.headers)
+        except BusError:
+            # Malformed headers: the handler is told so if it looks at them.
+            return _pass(self._run(event), Unrecorded(""))
+        return self._process(event) if mark is None else _pass(self._run(event), mark)
+
+    async def _process(self, event: Event) -> None:
+        context = context_of(event.headers)
+        attributes = {**self._processed, c.DESTINATION: event.subject}
+        if event.id:
+            attributes[c.MESSAGE_ID] = event.id
+        # The event is the cause and nothing else is, so it is the parent; the link is what the conventions ask for.
+        links = links_of([context])
+        with self._spans.hearing(f"{c.PROCESS} {self.pattern}", SpanKind.CONSUMER, attributes, context, links):
+            await self._run(event)
+
+    def _take_up_batch(self, events: list[Event]) -> Awaitable[Any]:
+        every = [headers for event in events if (headers := _headers(event))]
+        recorded = next(filter(is_recorded, every), None)
+        parent = (recorded or next(iter(every), {})).get(c.TRACEPARENT)
+        mark = self._spans.taken_up({c.TRACEPARENT: parent} if parent else {})
+        return self._process_batch(events, every) if mark is None else _pass(self._run(events), mark)
+
+    async def _process_batch(self, events: list[Event], every: list[Headers]) -> None:
+        contexts = [context_of(headers) for headers in every]
+        # One event has caused what several have not: they are linked only.
+        context = contexts[0] if len(events) == len(contexts) == 1 else Context()
+        attributes: dict[str, Any] = {**self._processed, c.BATCH_COUNT: len(events)}
+        subjects = {event.subject for event in events}
+        if len(subjects) == 1:
+            attributes[c.DESTINATION] = subjects.pop()
+        name, links = f"{c.PROCESS} {self.pattern}", links_of(contexts)
+        with self._spans.hearing(name, SpanKind.CONSUMER, attributes, context, links):
+            await self._run(events)
+
+
+class _TracedService(Service):
+    def __init__(self, servers: Servers, name: str, handler: Handler, options: ServiceOptions, spans: Spans) -> None:
+        self._spans = spans
+        super().__init__(servers, name, handler, options)
+
+    def _handle(self, job: Job) -> Coroutine[Any, Any, int]:
+        try:
+            headers, _ = decode_payload(job.payload)
+        except BusError:
+            return super()._handle(job)
+        mark = self._spans.taken_up(headers)
+        return self._serve(job, headers) if mark is None else _pass(super()._handle(job), mark)
+
+    async def _serve(self, job: Job, headers: Headers) -> int:
+        attributes = c.calling(self.name)
+        with self._spans.hearing(self.name, SpanKind.SERVER, attributes, context_of(headers)) as span:
+            handled = await super()._handle(job)
+            if job.cancelled:
+                note(span, asyncio.CancelledError())
+            return handled
+
+
+async def _pass(work: Awaitable[T], mark: Unrecorded) -> T:
+    try:
+        return await work
+    finally:
+        mark.parent = None
+
+
+def _headers(event: Event) -> Headers:
+    try:
+        return event.headers
+    except BusError:
+        return {}

@@ -1,0 +1,1 @@
+"""A receiver of traces, and traces as trees."""
