@@ -108,7 +108,7 @@ class Packages:
 
     async def follow(self) -> None:
         """Brings in what came meanwhile, and newer versions of what runs."""
-        await self.rescan()
+        await self._rescan(ITSELF, None, folders_too=False)
 
     def watch(self, interval: float) -> None:
         """Begins to watch the plugin folder; it is looked at every `interval` seconds at least."""
@@ -148,6 +148,9 @@ class Packages:
             actor: who asks, for the audit log.
             only: plugins whose packages are looked at; all when not given.
         """
+        return await self._rescan(actor, only, folders_too=only is None)
+
+    async def _rescan(self, actor: str, only: Collection[str] | None, *, folders_too: bool) -> list[Outcome]:
         async with self._turn:
             news = await asyncio.to_thread(self._look, actor, only)
             for record in news.replacing:
@@ -158,7 +161,7 @@ class Packages:
                     self._refusals[file_name(record.id, record.version)] = str(error)
                 else:
                     await asyncio.to_thread(self._leave, before)
-            outcomes = list(await self._reload()) if news.gone or news.fresh or only is None else []
+            outcomes = list(await self._reload()) if news.gone or news.fresh or folders_too else []
             await asyncio.to_thread(self._clear, news.gone)
             return outcomes
 

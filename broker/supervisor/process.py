@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +105,7 @@ class Process:
     ) -> None:
         self.token = secrets.token_urlsafe(32)
         self.confinement = around.confinement(plugin)
-        self._began = asyncio.get_running_loop().time()
+        self._began = time.monotonic()
         self.pid: int | None = None
         self._output = Output(log)
         try:
@@ -151,8 +152,8 @@ class Process:
         return self.exited.result()
 
     def age(self) -> float:
-        """Seconds since it was ordered."""
-        return asyncio.get_running_loop().time() - self._began
+        """Seconds since it was ordered; for any thread."""
+        return time.monotonic() - self._began
 
     def tail(self) -> list[str]:
         """The last lines it wrote."""

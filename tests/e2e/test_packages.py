@@ -344,6 +344,7 @@ class TestCrashes:
 
     def test_a_place_that_cannot_be_written_is_named(self, mesh: Mesh, maker: Maker) -> None:
         mesh.run()
+        eventually((mesh.home / "installed" / ".staging").is_dir)
         shutil.rmtree(mesh.home / "installed" / ".staging")
         (mesh.home / "installed" / ".staging").write_text("in the way")
         refused = mesh.cli("install", str(maker.file("small", "1.0.0")), "--yes")
