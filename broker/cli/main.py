@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from broker import __version__
-from broker.cli.control import reload_config, start, status, stop
+from broker.cli.control import reload_config, status
 from broker.cli.database import db
 from broker.cli.keys import key
 from broker.cli.messages import call, pub, tap
+from broker.cli.orders import reload, start, stop
 from broker.cli.record import record
 from broker.cli.replay import recording, replay
 from broker.cli.run import run
@@ -70,5 +71,6 @@ for command in (
     db,
     key,
     systemd,
+    reload,
 ):
     main.add_command(command)

@@ -38,6 +38,8 @@ class PluginFacts(Protocol):
     @property
     def error(self) -> str: ...
     @property
+    def note(self) -> str: ...
+    @property
     def last_exit(self) -> str: ...
     @property
     def requires(self) -> Sequence[str]: ...
@@ -47,6 +49,17 @@ class PluginFacts(Protocol):
     def asked(self) -> Mapping[str, Any]: ...
     @property
     def in_force(self) -> Mapping[str, Any] | None: ...
+
+
+class RenewalFacts(Protocol):
+    """What became of one plugin in a reload; `error` is empty when it runs."""
+
+    @property
+    def plugin_id(self) -> str: ...
+    @property
+    def attempts(self) -> int: ...
+    @property
+    def error(self) -> str: ...
 
 
 class Plugins(Protocol):
@@ -60,6 +73,9 @@ class Plugins(Protocol):
 
     async def stop(self, name: str) -> Sequence[str]:
         """Stop one, before it what needs it; returns the names in order. Raises BusError for an unknown name."""
+
+    async def renew(self, names: Sequence[str] | None) -> Sequence[RenewalFacts]:
+        """Reload these, or with None all that are not stopped; returns what became of each."""
 
 
 class Facts(Protocol):

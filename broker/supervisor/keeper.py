@@ -52,6 +52,7 @@ class Keeper:
     Args:
         before: what a plugin comes after.
         came_up: called whenever one has come up.
+        went_down: called whenever a run has ended that was not meant to.
         clock: monotonic seconds.
         dice: random numbers from 0 up to 1.
     """
@@ -62,6 +63,7 @@ class Keeper:
         timing: Timing,
         before: Callable[[Unit], Before],
         came_up: Callable[[Unit], None],
+        went_down: Callable[[Unit], object],
         clock: Callable[[], float],
         dice: Callable[[], float],
     ) -> None:
@@ -69,6 +71,7 @@ class Keeper:
         self._timing = timing
         self._before = before
         self._came_up = came_up
+        self._went_down = went_down
         self._clock = clock
         self._dice = dice
 
@@ -142,6 +145,7 @@ class Keeper:
     def _has_come_up(self, unit: Unit) -> None:
         pid = f", process {unit.process.pid}" if unit.process else ""
         logger.info("plugin %s runs%s", unit.plugin_id, pid)
+        unit.runs += 1
         self._came_up(unit)
 
     async def _watch(self, unit: Unit) -> Ended:
@@ -183,6 +187,7 @@ class Keeper:
             often = f" (more than {limits.budget} restarts in {limits.window:g} s)" if verdict.delay else ""
             unit.fail(unit.with_last_words(story + often))
             return verdict.delay
+        self._went_down(unit)
         unit.restarts += 1
         unit.move(Trigger.RETRY, unit.with_last_words(story))
         logger.warning("%s; restart %d in %.1f s", story, unit.restarts, verdict.delay)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from broker.supervisor.discovery import Catalog, discover, read_overrides
+from broker.supervisor.discovery import Catalog, discover, read_folder, read_overrides
 from broker.supervisor.errors import SupervisorError
 from broker.supervisor.keeper import Before
 from broker.supervisor.plan import Plan, make_plan
@@ -42,10 +42,14 @@ class Roster:
         """The unit of this id; raises SupervisorError for an unknown one."""
         unit = self._units.get(plugin_id)
         if unit is None:
-            near = get_close_matches(plugin_id, self._units, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(self._units)) or 'none'}"
-            raise SupervisorError("unavailable", f"there is no plugin {plugin_id!r}: {hint}")
+            raise SupervisorError("unavailable", self.unknown(plugin_id))
         return unit
+
+    def unknown(self, plugin_id: str) -> str:
+        """What to say of an id that is not here."""
+        near = get_close_matches(plugin_id, self._units, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(self._units)) or 'none'}"
+        return f"there is no plugin {plugin_id!r}: {hint}"
 
     def in_order(self) -> list[Unit]:
         """All of them, each after what it comes after; those that cannot start are last."""
@@ -65,6 +69,18 @@ class Roster:
     async def rescan(self) -> None:
         """Takes in what the folders hold now; a plugin that is active keeps what it was started with."""
         self.take_in(await self.look())
+
+    async def refresh(self, unit: Unit) -> None:
+        """Takes in what the folder of one plugin at rest holds now."""
+        if unit.installed is None:
+            return
+        found = await asyncio.to_thread(read_folder, unit.installed.folder, self._config_dir)
+        if found.fault or found.plugin_id != unit.plugin_id:
+            await self.rescan()
+        elif found != unit.installed:
+            unit.install(found)
+            unit.describe()
+            self.replan()
 
     async def look(self) -> Catalog:
         """What the folders hold now; nothing is taken in."""

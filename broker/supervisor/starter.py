@@ -122,6 +122,7 @@ class Starter:
             unit.ended(str(how))
 
     async def _attempt(self, unit: Unit, generation: int, met: list[str]) -> None:
+        unit.attempts = len(met) + 1
         if met:
             unit.move(Trigger.START)
         async with self._slots:

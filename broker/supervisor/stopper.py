@@ -87,7 +87,8 @@ class Stopper:
         grace = max(_MARGIN, grace)
         how = await process.end(grace)
         text = str(how)
-        if how.signal == signal.SIGKILL:
+        unit.was_killed = how.signal == signal.SIGKILL
+        if unit.was_killed:
             text += f": it did not end within {grace:.1f} s of SIGTERM"
             logger.warning("plugin %s %s", unit.plugin_id, text)
         self._mesh.forget(process.token)

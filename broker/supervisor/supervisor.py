@@ -1,29 +1,29 @@
 """Starts, watches and stops all plugins; the one door to this room."""
 
 import asyncio
-import itertools
 import logging
 import os
 import random
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from broker.supervisor.confinement import NO_LIMITS, Mode, ResourceLimits
 from broker.supervisor.descent import descend
 from broker.supervisor.document import BadDocument
 from broker.supervisor.errors import SupervisorError
 from broker.supervisor.keeper import Keeper
+from broker.supervisor.lives import Lives
 from broker.supervisor.logs import LogWriter
 from broker.supervisor.ports import Mesh, Records
 from broker.supervisor.process import Surroundings
 from broker.supervisor.reload import Outcome, Reload
+from broker.supervisor.renewal import Renewal, Renewed
 from broker.supervisor.roster import Roster
 from broker.supervisor.slots import Slots
 from broker.supervisor.spawner import Spawner
 from broker.supervisor.starter import Starter
-from broker.supervisor.states import Desired, State, Trigger
+from broker.supervisor.states import Desired, State
 from broker.supervisor.stopper import Stopper
 from broker.supervisor.timing import Timing
 from broker.supervisor.unit import Unit
@@ -85,12 +85,16 @@ class Supervisor:
         )
         self._slots = Slots(max_concurrency)
         self._starter = Starter(mesh, self._spawner, around, timing, self._slots)
-        self._keeper = Keeper(self._starter, timing, self._roster.before, self._has_come_up, clock, dice)
-        self._stopper = Stopper(mesh, timing)
-        # Orders are numbered as they come in, for one that came earlier may have to wait longer before it is obeyed.
-        self._orders = itertools.count(1)
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._closing = False
+        keeper = Keeper(
+            self._starter,
+            timing,
+            self._roster.before,
+            lambda unit: self._lives.has_come_up(unit),
+            lambda unit: self._lives.has_gone_down(unit),
+            clock,
+            dice,
+        )
+        self._lives = Lives(self._roster, keeper, Stopper(mesh, timing))
 
     @property
     def warnings(self) -> list[str]:
@@ -103,7 +107,7 @@ class Supervisor:
 
     async def start_all(self) -> None:
         """Starts every plugin that is enabled and returns when each of them runs or has failed."""
-        self._refuse_when_closing()
+        self._lives.refuse_when_closing()
         try:
             self._spawner.open()
         except (SupervisorError, OSError) as error:
@@ -112,10 +116,10 @@ class Supervisor:
         await self._roster.rescan()
         for warning in self.warnings:
             logger.warning("%s", warning)
-        order = next(self._orders)
+        order = self._lives.next_order()
         for unit in self._roster.in_order():
             if unit.enabled and unit.managed:
-                await self._begin(unit, order)
+                await self._lives.begin(unit, order)
         for unit in self._roster:
             await unit.settled.wait()
 
@@ -127,17 +131,17 @@ class Supervisor:
         Raises:
             SupervisorError: the name is unknown, it is disabled, or it did not come up; the text says why.
         """
-        self._refuse_when_closing()
-        order = next(self._orders)
+        self._lives.refuse_when_closing()
+        order = self._lives.next_order()
         await self._roster.rescan()
         unit = self._roster.get(name)
         if not unit.managed and unit.session is not None:
             if not unit.active:
-                await self._adopt(unit, unit.session)
+                await self._lives.adopt(unit, unit.session)
         else:
             self._refuse_what_cannot_start(unit)
             for each in self._roster.needed_by(unit):
-                await self._begin(each, order)
+                await self._lives.begin(each, order)
         await unit.settled.wait()
         if unit.state is not State.RUNNING:
             raise SupervisorError("failed", unit.error or f"plugin {name!r} is {unit.state}")
@@ -150,15 +154,7 @@ class Supervisor:
         Raises:
             SupervisorError: the name is unknown.
         """
-        unit = self._roster.get(name)
-        order = next(self._orders)
-        units = [unit, *(each for each in self._roster.needing(unit) if each.active)]
-        for each in units:
-            each.stop_order = order
-            # At once for all, so that none of them begins another run while the others are being stopped.
-            each.want(Desired.STOPPED)
-        await asyncio.shield(self._own(descend(units, self._before, self._stop_one)))
-        return tuple(each.plugin_id for each in reversed(units))
+        return await self._lives.stop(self._roster.get(name))
 
     def set_pace(self, max_concurrency: int, timeout: float) -> None:
         """Changes two of the figures given at the beginning, for starts that begin from now on."""
@@ -171,8 +167,32 @@ class Supervisor:
         Raises:
             SupervisorError: the broker is stopping.
         """
-        self._refuse_when_closing()
-        return await Reload(self._roster, self.stop, lambda unit: self._begin(unit, next(self._orders))).run()
+        self._lives.refuse_when_closing()
+        lives = self._lives
+        return await Reload(self._roster, self.stop, lambda unit: lives.begin(unit, lives.next_order())).run()
+
+    async def renew(self, names: Sequence[str] | None) -> list[Renewed]:
+        """Reloads plugins by name, or with None all that are not stopped; one that is stopped is started.
+
+        To give up waiting does not stop the reload.
+
+        Returns:
+            What became of each; one that is unknown costs the others nothing.
+
+        Raises:
+            SupervisorError: the broker is stopping.
+        """
+        self._lives.refuse_when_closing()
+        if names is None:
+            wanted = {unit.plugin_id for unit in self._roster if unit.desired is Desired.RUNNING and unit.managed}
+        else:
+            await self._roster.rescan()
+            wanted = set(names)
+        units = [unit for unit in self._roster.in_order() if unit.plugin_id in wanted]
+        renewal = Renewal(self._roster, self._lives, self._lives.next_order())
+        renewed: list[Renewed] = await asyncio.shield(self._lives.own(renewal.run(units)))
+        unknown = wanted - {unit.plugin_id for unit in units}
+        return [*renewed, *(Renewed(name, error=self._roster.unknown(name)) for name in sorted(unknown))]
 
     async def stop_all(self, limit: float) -> list[str]:
         """Stops everything in reverse order of dependency, and closes this room for good.
@@ -183,16 +203,16 @@ class Supervisor:
         Returns:
             What could not be done, a text each.
         """
-        self._closing = True
+        self._lives.closing = True
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limit
         units = self._roster.in_order()
         for unit in units:
             # What the operator wants of them stays as it is; only what is under way must not go on.
             unit.supersede()
-        left: list[str] = await asyncio.shield(self._own(descend(units, self._before, self._stop_one, limit)))
-        for task in list(self._tasks):
-            task.cancel()
+        work = self._lives.own(descend(units, self._lives.before, self._lives.end, limit))
+        left: list[str] = await asyncio.shield(work)
+        self._lives.cancel_all()
         await self._spawner.close()
         if not await asyncio.to_thread(self._logs.close, max(0.1, deadline - loop.time())):
             left.append("the last lines of plugins were not written to their logs")
@@ -204,8 +224,8 @@ class Supervisor:
 
     def session_opened(self, plugin_id: str, session: int) -> None:
         """A plugin that was started by hand has registered."""
-        if not self._closing:
-            self._own(self._admit(plugin_id, session))
+        if not self._lives.closing:
+            self._lives.own(self._admit(plugin_id, session))
 
     def session_lost(self, plugin_id: str, session: int, reason: str) -> None:
         """The session of a plugin has ended."""
@@ -216,22 +236,6 @@ class Supervisor:
         if unit.session == session:
             unit.detach(reason)
 
-    async def _begin(self, unit: Unit, order: int) -> None:
-        """Begins the life of a managed plugin, unless it has one; does not wait for anything but its lock."""
-        async with unit.lock:
-            on_its_way = unit.active and unit.state is not State.BACKOFF
-            if self._closing or unit.stop_order > order or on_its_way or unit.installed is None:
-                return
-            await _end_life(unit)
-            unit.want(Desired.RUNNING)
-            unit.managed = True
-            unit.record.forget()
-            if problem := self._roster.plan.problems.get(unit.plugin_id):
-                unit.fail(problem.text, problem)
-            elif unit.enabled:
-                unit.move(Trigger.START)
-                unit.life = asyncio.create_task(self._keeper.keep(unit, unit.generation))
-
     async def _admit(self, plugin_id: str, session: int) -> None:
         try:
             unit = await self._roster.admit(plugin_id)
@@ -240,47 +244,7 @@ class Supervisor:
             unit.refuse(f"plugin {plugin_id!r} was started by hand, but its configuration is unusable: {error}")
             logger.error("%s", unit.error)
             return
-        await self._adopt(unit, session)
-
-    async def _adopt(self, unit: Unit, session: int) -> None:
-        """Takes in a process that was started by hand, as the plugin itself or as a further process of it."""
-        async with unit.lock:
-            if self._closing:
-                return
-            if unit.active or unit.session not in (None, session):
-                unit.further.add(session)
-                self._own(self._keeper.greet(unit, session))
-                return
-            await _end_life(unit)
-            unit.managed = False
-            unit.want(Desired.RUNNING)
-            unit.move(Trigger.ADOPT)
-            unit.life = asyncio.create_task(self._keeper.accompany(unit, session))
-
-    def _before(self, unit: Unit) -> Sequence[Unit]:
-        return self._roster.before(unit).all
-
-    async def _stop_one(self, unit: Unit, limit: float) -> str:
-        async with unit.lock:
-            # Again, for a start may have had the lock meanwhile.
-            unit.supersede()
-            await _end_life(unit)
-            if unit.active or unit.state is State.FAILED:
-                return await self._stopper.bring_down(unit, limit)
-        return ""
-
-    def _has_come_up(self, unit: Unit) -> None:
-        """Starts what could not start because this one did not run."""
-        if unit.installed is None:
-            self._roster.replan()
-        for other in self._roster:
-            waits = other.state is State.FAILED and other.blocked is not None and other.desired is Desired.RUNNING
-            if waits and unit in self._roster.before(other).required:
-                self._own(self._begin(other, next(self._orders)))
-
-    def _refuse_when_closing(self) -> None:
-        if self._closing:
-            raise SupervisorError("shutting_down", "the broker is stopping and starts no plugin any more")
+        await self._lives.adopt(unit, session)
 
     def _refuse_what_cannot_start(self, unit: Unit) -> None:
         if unit.installed is None:
@@ -289,18 +253,3 @@ class Supervisor:
         if not unit.enabled:
             unit.refuse(f"plugin {unit.plugin_id!r} is disabled: set 'enabled: true' in its configuration")
             raise SupervisorError("disabled", unit.error)
-
-    def _own(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        """Runs work that must go on whatever becomes of the one who asked for it."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-
-async def _end_life(unit: Unit) -> None:
-    """Takes over from the task that kept a plugin running."""
-    life, unit.life = unit.life, None
-    if life:
-        life.cancel()
-        await asyncio.wait({life})

@@ -68,6 +68,12 @@ class Unit:
         self.settled = asyncio.Event()
         self.settled.set()
         self.restarts = 0
+        # How often it has come up, and how often its last start was tried.
+        self.runs = 0
+        self.attempts = 0
+        self.was_killed = False
+        # What the operator should know of its state and did not bring about himself.
+        self.note = ""
         self.error = ""
         self.blocked: Problem | None = None
         self.last_exit = ""
@@ -236,6 +242,7 @@ class Unit:
             restarts=self.restarts,
             since=self._clock() - self._since,
             error=self.error,
+            note=self.note,
             last_exit=self.last_exit,
             requires=tuple(map(str, manifest.requires)) if manifest else (),
             log_bytes=self.log.written if self.log else 0,

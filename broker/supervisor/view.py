@@ -19,6 +19,7 @@ class PluginView:
         restarts: how often it was started again without being asked to.
         since: seconds that it has been in its state.
         error: why it is not running, over several lines.
+        note: what else the operator should know of its state.
         last_exit: how its last run ended.
         log_bytes: what it wrote since the broker began.
         log_dropped: lines of that which were dropped because they came too fast.
@@ -41,6 +42,7 @@ class PluginView:
     restarts: int
     since: float
     error: str
+    note: str
     last_exit: str
     requires: tuple[str, ...]
     log_bytes: int

@@ -1,0 +1,81 @@
+"""`broker start`, `broker stop`, `broker reload`: orders to the plugins of a running broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from broker.cli.progress import order
+from broker.cli.session import EX_FAILED, dump_json, fail
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def timeout_option(command: C) -> C:
+    """How long to wait for an order that goes on in any case."""
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(1),
+        default=120.0,
+        show_default=True,
+        help="Seconds to wait for the result; what was ordered goes on.",
+    )(command)
+
+
+@click.command()
+@click.argument("name")
+@timeout_option
+@click.pass_obj
+def start(home: Path, name: str, timeout: float) -> None:
+    """Start the plugin NAME, after the plugins that it needs."""
+    answer = order(home, "$broker.start", {"name": name}, timeout)
+    click.echo(f"{name} is {answer['state']}" + (f" (process {answer['pid']})" if answer.get("pid") else ""))
+    if answer["state"] != "running":
+        fail(answer.get("error") or f"{name} is not running", EX_FAILED)
+
+
+@click.command()
+@click.argument("name")
+@timeout_option
+@click.pass_obj
+def stop(home: Path, name: str, timeout: float) -> None:
+    """Stop the plugin NAME, and before it those that need it, until they are started or the broker is."""
+    answer = order(home, "$broker.stop", {"name": name}, timeout)
+    for each in answer["stopped"]:
+        click.echo(f"{each} is stopped")
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="NAME...")
+@click.option("--all", "every", is_flag=True, help="Every plugin that is not stopped.")
+@click.option("--json", "as_json", is_flag=True, help="The results as JSON.")
+@timeout_option
+@click.pass_obj
+def reload(home: Path, names: tuple[str, ...], every: bool, as_json: bool, timeout: float) -> None:
+    """Stop plugins and start them again with what their folders hold now, each with a result of its own.
+
+    Those that need others go down first and come up last. A plugin that is stopped is started. Exit status 1 when one
+    of them does not run afterwards.
+    """
+    if every == bool(names):
+        raise click.UsageError("give the names of plugins, or --all")
+    answer = order(home, "$broker.reload", {} if every else {"names": list(names)}, timeout)
+    results = answer["results"]
+    if as_json:
+        click.echo(dump_json(answer, indent=2))
+    else:
+        for each in results:
+            _show_result(each)
+    if any(each["result"] == "failed" for each in results):
+        raise SystemExit(EX_FAILED)
+
+
+def _show_result(result: dict[str, Any]) -> None:
+    name, attempts = result["name"], result["attempts"]
+    if result["result"] == "failed":
+        click.echo(f"{name}: failed: {result['error']}", err=True)
+    else:
+        click.echo(f"{name}: reloaded" + (f" after {attempts} attempts" if attempts > 1 else ""))

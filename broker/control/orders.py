@@ -1,0 +1,101 @@
+"""What the operator orders of plugins, each order a service of `$broker.*`.
+
+An order goes on when the one who gave it goes away, and is written into the audit log when it is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+from broker.control.ports import Facts, Plugins, RenewalFacts
+from plugin_sdk.wire.errors import BusError
+
+T = TypeVar("T")
+
+
+class Orders:
+    """Carries out orders; several at a time.
+
+    Args:
+        plugins: the supervisor.
+        facts: the rest of the broker.
+    """
+
+    def __init__(self, plugins: Plugins, facts: Facts) -> None:
+        self._plugins = plugins
+        self._facts = facts
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def handlers(self) -> Mapping[str, Callable[..., Any]]:
+        """By service name."""
+        return {
+            "$broker.start": self.start,
+            "$broker.stop": self.stop,
+            "$broker.reload": self.reload,
+        }
+
+    async def start(self, name: str, *, caller: dict[str, Any]) -> dict[str, Any]:
+        """Start a plugin after those it needs; returns how it stands then."""
+        await self._audited(caller, "start", name, self._plugins.start(name))
+        return self._standing(name)
+
+    async def stop(self, name: str, *, caller: dict[str, Any]) -> dict[str, Any]:
+        """Stop a plugin, before it those that need it; returns their names in the order of stopping."""
+        return {"stopped": list(await self._audited(caller, "stop", name, self._plugins.stop(name)))}
+
+    async def reload(
+        self, names: list[str] | None = None, name: str | None = None, *, caller: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Reload one, several or (without any name) all plugins; returns a result for each of them."""
+        wanted = [name] if name is not None else names
+        results = await self._own(self._reload(wanted, caller))
+        return {
+            "results": [
+                {
+                    "name": each.plugin_id,
+                    "result": "failed" if each.error else "reloaded",
+                    "attempts": each.attempts,
+                    "error": each.error,
+                }
+                for each in results
+            ]
+        }
+
+    async def _reload(self, names: Sequence[str] | None, caller: dict[str, Any]) -> Sequence[RenewalFacts]:
+        results = await self._plugins.renew(names)
+        for each in results:
+            result = "failed" if each.error else "done"
+            self._facts.audit(who(caller), "reload", each.plugin_id, result, each.error)
+        return results
+
+    def _standing(self, name: str) -> dict[str, Any]:
+        view = next(each for each in self._plugins.snapshot() if each.name == name)
+        return {"name": name, "state": view.state, "pid": view.pid, "error": view.error}
+
+    async def _audited(self, caller: dict[str, Any], action: str, name: str, work: Coroutine[Any, Any, T]) -> T:
+        return await self._own(self._audit(caller, action, name, work))
+
+    async def _audit(self, caller: dict[str, Any], action: str, name: str, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            result = await work
+        except BusError as error:
+            self._facts.audit(who(caller), action, name, "refused", error.text)
+            raise
+        self._facts.audit(who(caller), action, name, "done")
+        return result
+
+    async def _own(self, work: Coroutine[Any, Any, T]) -> T:
+        """Waits for work that goes on even when nobody waits for it any more."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        # When nobody waits, nobody takes what it raised; that has been logged and audited.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(task)
+
+
+def who(caller: dict[str, Any]) -> str:
+    """Who asks, for the audit log."""
+    return f"{caller.get('name', 'unknown')} (process {caller.get('pid') or 'unknown'})"
