@@ -58,7 +58,9 @@ class Router:
         self._numbers = numbers or _seeded(seed)
         self._sessions: dict[bytes, Session] = {}
         self._by_number: dict[int, Session] = {}
+        # By name and instance; a plugin may have a second process that stands by, or has stood back.
         self._plugins: dict[tuple[str, str], Session] = {}
+        self._standby: dict[tuple[str, str], Session] = {}
         self._next_check: float | None = None
         self._counters = {"frames": 0, "packets": 0, "garbage": 0, "refused": 0, "stray": 0}
         self._handlers: dict[type[Struct], Callable[[Session, Any, float], None]] = {
@@ -129,6 +131,31 @@ class Router:
     def plugin_session(self, name: str) -> int | None:
         """Number of the session registered as plugin `name`, of any instance."""
         return next((each.number for (plugin, _), each in self._plugins.items() if plugin == name), None)
+
+    def switch(self, joining: int | None, leaving: int | None, now: float) -> None:
+        """Put one session into routing and take another one out, in one step: nothing falls in between.
+
+        The one that leaves finishes what it has, and keeps its name unless the other one has taken it.
+
+        Args:
+            joining: number of a session that is not routed; None for none.
+            leaving: number of one that is; None for none.
+            now: seconds of the router's clock.
+        """
+        new, old = self._by_number.get(joining or 0), self._by_number.get(leaving or 0)
+        if new is not None and not new.routed:
+            self._set_routed(new, True)
+            self.events.enter(new)
+            self.requests.enter(new, now)
+        if old is not None and old.routed:
+            self._set_routed(old, False)
+            self.events.leave(old)
+            self.requests.leave(old, now)
+        if new is not None and self._standby.get(key := (new.name, new.instance)) is new:
+            del self._standby[key]
+            if old is not None and self._plugins.get(key) is old:
+                self._standby[key] = old
+            self._plugins[key] = new
 
     def drain(self) -> None:
         """Admit nobody and begin no request of plugins any more; what runs may finish."""
@@ -228,12 +255,14 @@ class Router:
     def _check_unique(self, register: p.Register, identity: Identity, now: float) -> None:
         if register.role != "plugin":
             return
-        holder = self._plugins.get((identity.name, register.instance))
+        key = (identity.name, register.instance)
+        for table in (self._plugins, self._standby):
+            holder = table.get(key)
+            if holder is not None and holder.nonce == register.nonce:
+                # The same process over a new connection: its old session cannot be alive.
+                self._remove(holder, "replaced", "the process registered again over a new connection", now)
+        holder = (self._plugins if identity.routed else self._standby).get(key)
         if holder is None:
-            return
-        if holder.nonce == register.nonce:
-            # The same process over a new connection: its old session cannot be alive.
-            self._remove(holder, "replaced", "the process registered again over a new connection", now)
             return
         text = (
             f"plugin {identity.name!r} is registered already by process {holder.pid}"
@@ -264,10 +293,12 @@ class Router:
             token=(register.token or "") if identity.proof == "managed" else "",
             info=register.info,
             declared=tuple(register.services),
+            routed=identity.routed,
         )
         self._sessions[peer] = self._by_number[number] = session
         if session.role == "plugin":
-            self._plugins[session.name, session.instance] = session
+            table = self._plugins if session.routed else self._standby
+            table[session.name, session.instance] = session
         session.outbox.add(encode(self._welcome(session)))
         if self._next_check is None:
             self._next_check = now + self.heartbeat
@@ -299,6 +330,10 @@ class Router:
         heartbeat_ms = round(self.heartbeat * 1000)
         granted = session.permissions.narrowed()
         return p.Registered(session.protocol, session.number, heartbeat_ms, credit, session.name, limits, granted)
+
+    def _set_routed(self, session: Session, routed: bool) -> None:
+        session.routed = routed
+        self.admission.set_routed(session.token, routed)
 
     def _on_credit(self, session: Session, packet: p.Credit, now: float) -> None:
         if packet.stream:
@@ -389,8 +424,9 @@ class Router:
     def _remove(self, session: Session, code: str, text: str, now: float) -> None:
         del self._sessions[session.peer]
         del self._by_number[session.number]
-        if self._plugins.get((session.name, session.instance)) is session:
-            del self._plugins[session.name, session.instance]
+        for table in (self._plugins, self._standby):
+            if table.get((session.name, session.instance)) is session:
+                del table[session.name, session.instance]
         waiting = session.waiting
         paid = self.events.forget(session)
         self.requests.forget(session, text, now)

@@ -29,12 +29,16 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a session is, and how that was proven: `managed`, `key`, `operator`, `curve` or `local`."""
+    """Who a session is, and how that was proven: `managed`, `key`, `operator`, `curve` or `local`.
+
+    `routed`: whether it is to be routed from its beginning.
+    """
 
     name: str
     proof: str
     operator: bool = False
     permissions: Permissions = UNRESTRICTED
+    routed: bool = True
 
     @property
     def local(self) -> bool:
@@ -44,7 +48,10 @@ class Identity:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """The broker's record of one admitted peer. Mutable, owned by the router, never handed out: see snapshot.py."""
+    """The broker's record of one admitted peer. Mutable, owned by the router, never handed out: see snapshot.py.
+
+    `routed`: whether its services and subscriptions are in force; those of a standby are only kept.
+    """
 
     number: int
     peer: bytes
@@ -73,6 +80,7 @@ class Session:
     held: int = 0  # bytes of its calls that wait at the broker for an instance with room
     published: int = 0
     errors: int = 0
+    routed: bool = True
     may_publish: Verdicts | None = None
     may_call: Verdicts | None = None
     may_offer: Verdicts | None = None

@@ -57,6 +57,7 @@ class SessionView:
     waiting: int
     waiting_bytes: int
     stats: dict[str, Any]
+    routed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ def view_session(session: Session, now: float) -> SessionView:
         waiting=session.waiting,
         waiting_bytes=sum(lane.size for lane in session.lanes.values()),
         stats=dict(session.stats),
+        routed=session.routed,
     )
 
 
