@@ -11,7 +11,7 @@ from broker.cli.control import reload_config, status
 from broker.cli.database import db
 from broker.cli.keys import key
 from broker.cli.messages import call, pub, tap
-from broker.cli.orders import reload, start, stop
+from broker.cli.orders import reload, start, stop, upgrade
 from broker.cli.record import record
 from broker.cli.replay import recording, replay
 from broker.cli.run import run
@@ -72,5 +72,6 @@ for command in (
     key,
     systemd,
     reload,
+    upgrade,
 ):
     main.add_command(command)

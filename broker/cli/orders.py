@@ -1,4 +1,4 @@
-"""`broker start`, `broker stop`, `broker reload`: orders to the plugins of a running broker."""
+"""`broker start`, `broker stop`, `broker reload`, `broker upgrade`: orders to the plugins of a running broker."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ def timeout_option(command: C) -> C:
 
 @click.command()
 @click.argument("name")
+@click.option("--force", is_flag=True, help="Also what is quarantined after a failed upgrade.")
 @timeout_option
 @click.pass_obj
-def start(home: Path, name: str, timeout: float) -> None:
-    """Start the plugin NAME, after the plugins that it needs."""
-    answer = order(home, "$broker.start", {"name": name}, timeout)
+def start(home: Path, name: str, force: bool, timeout: float) -> None:
+    """Start the plugin NAME, after the plugins that it needs; what was counted against it before is forgotten."""
+    answer = order(home, "$broker.start", {"name": name, "force": force}, timeout)
     click.echo(f"{name} is {answer['state']}" + (f" (process {answer['pid']})" if answer.get("pid") else ""))
     if answer["state"] != "running":
         fail(answer.get("error") or f"{name} is not running", EX_FAILED)
@@ -71,6 +72,29 @@ def reload(home: Path, names: tuple[str, ...], every: bool, as_json: bool, timeo
             _show_result(each)
     if any(each["result"] == "failed" for each in results):
         raise SystemExit(EX_FAILED)
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--from",
+    "folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True),
+    help="Folder with the new version; without it the plugin's own folder, as it is now.",
+)
+@click.option("--force", is_flag=True, help="Also a version that is quarantined because it failed before.")
+@timeout_option
+@click.pass_obj
+def upgrade(home: Path, name: str, folder: Path | None, force: bool, timeout: float) -> None:
+    """Put a new version of the plugin NAME in the place of the one that runs, without losing a request.
+
+    The new version is started beside the old one, which serves until the new one has been well for a while. One that
+    fails is stopped and quarantined, and the old one goes on.
+    """
+    path = str(folder) if folder else None
+    answer = order(home, "$broker.upgrade", {"name": name, "path": path, "force": force}, timeout)
+    later = "" if answer["running"] else ", for its next start: it is stopped"
+    click.echo(f"{name}: upgraded from {answer['before'] or 'nothing'} to {answer['after']}{later}")
 
 
 def _show_result(result: dict[str, Any]) -> None:

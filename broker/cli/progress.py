@@ -58,7 +58,13 @@ _ON_THE_WAY = ("waiting", "spawning", "registering", "initializing", "starting",
 
 
 def _states(answer: dict[str, Any]) -> dict[str, str]:
-    return {f"{each['name']} {each['instance']}".rstrip(): each["state"] for each in answer["plugins"]}
+    return {_title(each): each["state"] for each in answer["plugins"]}
+
+
+def _title(plugin: dict[str, Any]) -> str:
+    if plugin["state"] == "standby":
+        return f"{plugin['name']} {plugin['version']}"
+    return f"{plugin['name']} {plugin['instance']}".rstrip()
 
 
 def _listed(states: dict[str, str]) -> str:

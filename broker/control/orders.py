@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from broker.control.ports import Facts, Plugins, RenewalFacts
@@ -34,11 +35,12 @@ class Orders:
             "$broker.start": self.start,
             "$broker.stop": self.stop,
             "$broker.reload": self.reload,
+            "$broker.upgrade": self.upgrade,
         }
 
-    async def start(self, name: str, *, caller: dict[str, Any]) -> dict[str, Any]:
-        """Start a plugin after those it needs; returns how it stands then."""
-        await self._audited(caller, "start", name, self._plugins.start(name))
+    async def start(self, name: str, force: bool = False, *, caller: dict[str, Any]) -> dict[str, Any]:
+        """Start a plugin after those it needs, with `force` also what is quarantined; returns how it stands then."""
+        await self._audited(caller, "start", name, self._plugins.start(name, force=force))
         return self._standing(name)
 
     async def stop(self, name: str, *, caller: dict[str, Any]) -> dict[str, Any]:
@@ -61,6 +63,31 @@ class Orders:
                 }
                 for each in results
             ]
+        }
+
+    async def upgrade(
+        self, name: str, path: str | None = None, force: bool = False, *, caller: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Put a new version of a plugin in the place of the old one, once it is proven.
+
+        Args:
+            name: the plugin.
+            path: absolute path of the folder with the new version; its own folder when not given.
+            force: also what is quarantined.
+
+        Raises:
+            BusError: it was not upgraded; the text says why, and whether the old version goes on.
+        """
+        folder = None if path is None else Path(path)
+        if folder is not None and not folder.is_absolute():
+            raise BusError("bad_request", f"path is {path!r:.200}: use an absolute path")
+        done = await self._audited(caller, "upgrade", name, self._plugins.upgrade(name, folder, force=force))
+        return {
+            "name": name,
+            "before": done.before,
+            "after": done.after,
+            "digest": done.digest,
+            "running": done.running,
         }
 
     async def _reload(self, names: Sequence[str] | None, caller: dict[str, Any]) -> Sequence[RenewalFacts]:

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 from broker.core.snapshot import Snapshot
+
+
+class QuarantineFacts(Protocol):
+    """Content of a plugin that must not be started."""
+
+    @property
+    def version(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def since(self) -> datetime: ...
+    @property
+    def reason(self) -> str: ...
 
 
 class PluginFacts(Protocol):
@@ -44,6 +59,8 @@ class PluginFacts(Protocol):
     @property
     def requires(self) -> Sequence[str]: ...
     @property
+    def quarantine(self) -> Sequence[QuarantineFacts]: ...
+    @property
     def log_dropped(self) -> int: ...
     @property
     def asked(self) -> Mapping[str, Any]: ...
@@ -62,20 +79,38 @@ class RenewalFacts(Protocol):
     def error(self) -> str: ...
 
 
+class UpgradeFacts(Protocol):
+    """What an upgrade has done; `running` is False when the plugin is stopped and stays so."""
+
+    @property
+    def plugin_id(self) -> str: ...
+    @property
+    def before(self) -> str: ...
+    @property
+    def after(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def running(self) -> bool: ...
+
+
 class Plugins(Protocol):
     """The supervisor, as far as it can be asked and ordered."""
 
     def snapshot(self) -> Sequence[PluginFacts]:
         """Every plugin that is known."""
 
-    async def start(self, name: str) -> None:
-        """Start one, after what it needs; raises BusError when that fails."""
+    async def start(self, name: str, *, force: bool = False) -> None:
+        """Start one, after what it needs and with `force` in spite of a quarantine; raises BusError when that fails."""
 
     async def stop(self, name: str) -> Sequence[str]:
         """Stop one, before it what needs it; returns the names in order. Raises BusError for an unknown name."""
 
     async def renew(self, names: Sequence[str] | None) -> Sequence[RenewalFacts]:
         """Reload these, or with None all that are not stopped; returns what became of each."""
+
+    async def upgrade(self, name: str, folder: Path | None = None, *, force: bool = False) -> UpgradeFacts:
+        """Put the version in `folder`, or in its own folder, in the place of the one that serves."""
 
 
 class Facts(Protocol):

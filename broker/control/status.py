@@ -42,6 +42,10 @@ def _describe(facts: PluginFacts, session: SessionView | None, heartbeat: float)
         "restarts": facts.restarts,
         "error": facts.error,
         "note": facts.note,
+        "quarantine": [
+            {"version": each.version, "digest": each.digest, "since": each.since.isoformat(), "reason": each.reason}
+            for each in facts.quarantine
+        ],
         "last_exit": facts.last_exit,
         "requires": list(facts.requires),
         "log_lines_dropped": facts.log_dropped,
@@ -56,7 +60,7 @@ def _further_instance(session: SessionView, heartbeat: float) -> dict[str, Any]:
         "instance": session.instance,
         "version": session.version,
         "description": "",
-        "state": "running",
+        "state": "running" if session.routed else "standby",
         "desired": "running",
         "registration": "registered",
         "managed": False,
@@ -66,6 +70,7 @@ def _further_instance(session: SessionView, heartbeat: float) -> dict[str, Any]:
         "restarts": 0,
         "error": "",
         "note": "",
+        "quarantine": [],
         "last_exit": "",
         "requires": [],
         "log_lines_dropped": 0,
@@ -79,6 +84,7 @@ def _describe_session(session: SessionView | None, heartbeat: float) -> dict[str
     if session is None:
         return {
             "session": None,
+            "routed": False,
             "proof": "",
             "transport": "",
             "language": "",
@@ -92,6 +98,7 @@ def _describe_session(session: SessionView | None, heartbeat: float) -> dict[str
         }
     return {
         "session": session.number,
+        "routed": session.routed,
         "proof": session.proof,
         "transport": session.transport,
         "language": session.language,

@@ -78,7 +78,7 @@ class Daemon:
         self._bus = local_bus(self._edge, __version__)
         self._grants = Grants()
         self._router.admission.set_grants(self._granted)
-        self._mesh = MeshPort(self._router, self._bus, self._edge.wake, self._granted)
+        self._mesh = MeshPort(self._router, self._bus, self._edge.wake, self._edge.until, self._granted)
         self._records = Records(self._store)
         self._supervisor = self._make_supervisor([_shipped()] if demo else [])
         self._tasks: set[asyncio.Task[None]] = set()

@@ -28,6 +28,10 @@ class Records:
             desired_state=desired,
         )
 
+    def quarantined(self, plugin_id: str, digest: str, version: str, reason: str, *, released: bool) -> None:
+        """Content that must not be started again, and why; or that may be after all, when `released`."""
+        self._store.plugins.record_quarantine(plugin_id, digest, version, reason, released=released)
+
     def exited(self, plugin_id: str, text: str, restarts: int) -> None:
         """How the process of a plugin ended."""
         self._store.plugins.record_exit(plugin_id, text, restarts)

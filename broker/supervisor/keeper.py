@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,7 @@ class Keeper:
         before: what a plugin comes after.
         came_up: called whenever one has come up.
         went_down: called whenever a run has ended that was not meant to.
+        refusal: why a plugin must not be started; an empty text when it may.
         clock: monotonic seconds.
         dice: random numbers from 0 up to 1.
     """
@@ -64,6 +65,7 @@ class Keeper:
         before: Callable[[Unit], Before],
         came_up: Callable[[Unit], None],
         went_down: Callable[[Unit], object],
+        refusal: Callable[[Unit], Awaitable[str]],
         clock: Callable[[], float],
         dice: Callable[[], float],
     ) -> None:
@@ -72,12 +74,17 @@ class Keeper:
         self._before = before
         self._came_up = came_up
         self._went_down = went_down
+        self._refusal = refusal
         self._clock = clock
         self._dice = dice
 
     async def keep(self, unit: Unit, generation: int) -> None:
         """Lives the life of a managed plugin, from WAITING until it is over."""
         await self._live(unit, self._rounds(unit, generation))
+
+    async def keep_on(self, unit: Unit) -> None:
+        """Lives on the life of a managed plugin that runs already, or whose process has just ended."""
+        await self._live(unit, self._rounds(unit, unit.generation, running=True))
 
     async def accompany(self, unit: Unit, session: int) -> None:
         """Lives the life of a plugin that was started by hand, from its registration to its end."""
@@ -116,20 +123,28 @@ class Keeper:
         unit.ended(reason)
         unit.move(Trigger.EXITED)
 
-    async def _rounds(self, unit: Unit, generation: int) -> None:
-        while (delay := await self._one_round(unit, generation)) is not None:
+    async def _rounds(self, unit: Unit, generation: int, *, running: bool = False) -> None:
+        delay = await (self._run(unit) if running else self._one_round(unit, generation))
+        while delay is not None:
             await asyncio.sleep(delay)
             unit.move(Trigger.START)
+            delay = await self._one_round(unit, generation)
 
     async def _one_round(self, unit: Unit, generation: int) -> float | None:
         """One start and the run after it; returns the seconds until the next round, None when there is none."""
         await self._wait_for_others(unit)
+        if refusal := await self._refusal(unit):
+            unit.fail(refusal)
+            return None
         try:
             await self._starter.bring_up(unit, generation)
         except StartFailed as failure:
             unit.fail(str(failure))
             return None if failure.final else unit.record.slow_retry()
         self._has_come_up(unit)
+        return await self._run(unit)
+
+    async def _run(self, unit: Unit) -> float | None:
         began = self._clock()
         ended = await self._watch(unit)
         return self._judge(unit, ended, self._clock() - began)

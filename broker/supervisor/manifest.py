@@ -33,6 +33,8 @@ class Timeouts(Section, frozen=True):
     start: Secs = None
     cleanup: Secs = None
     stop: Secs = None
+    drain: Secs = None
+    min_uptime: Secs = None
 
     def over(self, base: "Timeouts") -> "Timeouts":
         """These, and those of `base` where these say nothing."""

@@ -156,7 +156,8 @@ class Starter:
             raise StepFailed(f"spawn: no process could be made for it: {error.strerror}") from None
         unit.process = process
         pid = await self._step(process, "spawn", _until_forked(process), self._timing.step)
-        self._mesh.expect(unit.plugin_id, process.token, pid, unit.manifest.permissions if unit.manifest else None)
+        asked = unit.manifest.permissions if unit.manifest else None
+        self._mesh.expect(unit.plugin_id, process.token, pid, asked, routed=not unit.standby)
         process.go()
         return process
 

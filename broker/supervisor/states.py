@@ -42,6 +42,7 @@ class Trigger(StrEnum):
     EXITED = "exited"
     FAIL = "fail"
     ADOPT = "adopt"
+    SWITCHED = "switched"
     STOP = "stop"
     GONE = "gone"
     DISABLE = "disable"
@@ -81,6 +82,8 @@ TRANSITIONS: Mapping[tuple[State, Trigger], State] = MappingProxyType(
         (State.STARTING, Trigger.STARTED): State.RUNNING,
         # A process that the operator started by hand comes in by its registration.
         **_from_each(_AT_REST, Trigger.ADOPT, State.INITIALIZING),
+        # A new version takes over, whatever has become of the old one.
+        **_from_each((State.STOPPED, *_ALIVE, State.FAILED), Trigger.SWITCHED, State.RUNNING),
         # What goes wrong. LOST: the process lives, its session does not; it may register again.
         (State.RUNNING, Trigger.LOST): State.REGISTERING,
         **_from_each((*_COMING_UP, State.RUNNING), Trigger.RETRY, State.BACKOFF),

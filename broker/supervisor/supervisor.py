@@ -6,10 +6,13 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 from broker.supervisor.confinement import NO_LIMITS, Mode, ResourceLimits
 from broker.supervisor.descent import descend
+from broker.supervisor.discovery import Installed
 from broker.supervisor.document import BadDocument
 from broker.supervisor.errors import SupervisorError
 from broker.supervisor.keeper import Keeper
@@ -17,16 +20,20 @@ from broker.supervisor.lives import Lives
 from broker.supervisor.logs import LogWriter
 from broker.supervisor.ports import Mesh, Records
 from broker.supervisor.process import Surroundings
+from broker.supervisor.quarantine import Quarantine
 from broker.supervisor.reload import Outcome, Reload
 from broker.supervisor.renewal import Renewal, Renewed
 from broker.supervisor.roster import Roster
 from broker.supervisor.slots import Slots
 from broker.supervisor.spawner import Spawner
+from broker.supervisor.standing import Standing
 from broker.supervisor.starter import Starter
 from broker.supervisor.states import Desired, State
 from broker.supervisor.stopper import Stopper
 from broker.supervisor.timing import Timing
 from broker.supervisor.unit import Unit
+from broker.supervisor.upgrade import Unrecorded, Upgrade, beside_of
+from broker.supervisor.upgrades import Upgraded, Upgrades
 from broker.supervisor.view import PluginView
 
 logger = logging.getLogger(__name__)
@@ -78,11 +85,13 @@ class Supervisor:
         self._mesh = mesh
         self._logs = LogWriter(log_dir)
         self._spawner = Spawner()
-        self._roster = Roster(
-            plugin_dirs,
-            config_dir,
-            lambda plugin_id: Unit(plugin_id, self._logs.log_of, records, timing.restart, clock),
-        )
+        standing = Standing(home / "standing.json")
+
+        def make_unit(plugin_id: str, kept: Records = records) -> Unit:
+            return Unit(plugin_id, self._logs.log_of, kept, timing.restart, clock)
+
+        self._roster = Roster(plugin_dirs, config_dir, standing, make_unit)
+        self._quarantine = Quarantine(standing, records)
         self._slots = Slots(max_concurrency)
         self._starter = Starter(mesh, self._spawner, around, timing, self._slots)
         keeper = Keeper(
@@ -91,10 +100,18 @@ class Supervisor:
             self._roster.before,
             lambda unit: self._lives.has_come_up(unit),
             lambda unit: self._lives.has_gone_down(unit),
+            self._quarantine.refusal,
             clock,
             dice,
         )
-        self._lives = Lives(self._roster, keeper, Stopper(mesh, timing))
+        stopper = Stopper(mesh, timing)
+
+        def make_upgrade(unit: Unit, found: Installed) -> Upgrade:
+            beside = beside_of(unit, found, make_unit(unit.plugin_id, Unrecorded()))
+            return Upgrade(unit, beside, mesh, self._starter, stopper, keeper, timing, clock)
+
+        self._lives = Lives(self._roster, keeper, stopper)
+        self._upgrades = Upgrades(self._roster, self._lives, self._quarantine, make_upgrade)
 
     @property
     def warnings(self) -> list[str]:
@@ -103,7 +120,8 @@ class Supervisor:
 
     def snapshot(self) -> list[PluginView]:
         """Every plugin that is known, by name."""
-        return sorted((unit.view() for unit in self._roster), key=lambda view: view.name)
+        views = [self._view(unit) for unit in self._roster]
+        return sorted(views, key=lambda view: view.name)
 
     async def start_all(self) -> None:
         """Starts every plugin that is enabled and returns when each of them runs or has failed."""
@@ -123,10 +141,13 @@ class Supervisor:
         for unit in self._roster:
             await unit.settled.wait()
 
-    async def start(self, name: str) -> None:
+    async def start(self, name: str, *, force: bool = False) -> None:
         """Starts a plugin after what it needs; the folders are read anew before.
 
         Returns when it runs. To give up waiting does not stop the start.
+
+        Args:
+            force: also what is quarantined.
 
         Raises:
             SupervisorError: the name is unknown, it is disabled, or it did not come up; the text says why.
@@ -140,6 +161,8 @@ class Supervisor:
                 await self._lives.adopt(unit, unit.session)
         else:
             self._refuse_what_cannot_start(unit)
+            if force:
+                await self._quarantine.let_in(unit)
             for each in self._roster.needed_by(unit):
                 await self._lives.begin(each, order)
         await unit.settled.wait()
@@ -154,7 +177,12 @@ class Supervisor:
         Raises:
             SupervisorError: the name is unknown.
         """
-        return await self._lives.stop(self._roster.get(name))
+        unit = self._roster.get(name)
+        stopping = {name, *(each.plugin_id for each in self._roster.needing(unit))}
+        abandoning = self._lives.own(self._upgrades.abandon(stopping & self._upgrades.names(), inf))
+        names = await self._lives.stop(unit)
+        await asyncio.shield(abandoning)
+        return names
 
     def set_pace(self, max_concurrency: int, timeout: float) -> None:
         """Changes two of the figures given at the beginning, for starts that begin from now on."""
@@ -194,6 +222,20 @@ class Supervisor:
         unknown = wanted - {unit.plugin_id for unit in units}
         return [*renewed, *(Renewed(name, error=self._roster.unknown(name)) for name in sorted(unknown))]
 
+    async def upgrade(self, name: str, folder: Path | None = None, *, force: bool = False) -> Upgraded:
+        """Puts a new version of a plugin in the place of the old one, which serves until the new one is proven.
+
+        To give up waiting does not stop the upgrade.
+
+        Args:
+            folder: holds the new version; None for the plugin's own folder as it is now.
+            force: also when this content is quarantined.
+
+        Raises:
+            SupervisorError: it was not upgraded; the text says why.
+        """
+        return await self._upgrades.run(name, folder, force=force)
+
     async def stop_all(self, limit: float) -> list[str]:
         """Stops everything in reverse order of dependency, and closes this room for good.
 
@@ -210,8 +252,9 @@ class Supervisor:
         for unit in units:
             # What the operator wants of them stays as it is; only what is under way must not go on.
             unit.supersede()
-        work = self._lives.own(descend(units, self._lives.before, self._lives.end, limit))
-        left: list[str] = await asyncio.shield(work)
+        upgrades = self._lives.own(self._upgrades.abandon(self._upgrades.names(), limit))
+        plugins = self._lives.own(descend(units, self._lives.before, self._lives.end, limit))
+        left = [text for texts in await asyncio.shield(asyncio.gather(upgrades, plugins)) for text in texts]
         self._lives.cancel_all()
         await self._spawner.close()
         if not await asyncio.to_thread(self._logs.close, max(0.1, deadline - loop.time())):
@@ -232,6 +275,7 @@ class Supervisor:
         unit = self._roster.find(plugin_id)
         if unit is None:
             return
+        self._upgrades.session_lost(plugin_id, session, reason)
         unit.further.discard(session)
         if unit.session == session:
             unit.detach(reason)
@@ -245,6 +289,11 @@ class Supervisor:
             logger.error("%s", unit.error)
             return
         await self._lives.adopt(unit, session)
+
+    def _view(self, unit: Unit) -> PluginView:
+        view = replace(unit.view(), quarantine=self._quarantine.of(unit.plugin_id))
+        phase = self._upgrades.phase(unit.plugin_id)
+        return replace(view, note=phase) if phase else view
 
     def _refuse_what_cannot_start(self, unit: Unit) -> None:
         if unit.installed is None:

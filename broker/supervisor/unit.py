@@ -65,6 +65,8 @@ class Unit:
         self.lost: asyncio.Future[str] | None = None
         # Sessions of further processes of this plugin that were started by hand.
         self.further: set[int] = set()
+        # Whether its process is to stand by until a switch.
+        self.standby = False
         self.settled = asyncio.Event()
         self.settled.set()
         self.restarts = 0
@@ -209,6 +211,17 @@ class Unit:
         self.session = None
         if self.lost and not self.lost.done():
             self.lost.set_result(reason)
+
+    def exchange(self, beside: "Unit") -> None:
+        """Trades the version, the process and the session for those of a unit that stands beside this one."""
+        mine, others = self.installed, beside.installed
+        assert others is not None
+        beside.installed = mine
+        self.install(others)
+        for name in ("process", "session", "lost", "last_words"):
+            own = getattr(self, name)
+            setattr(self, name, getattr(beside, name))
+            setattr(beside, name, own)
 
     def ended(self, text: str) -> None:
         """Takes note of the end of a run."""

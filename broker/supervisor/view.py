@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from broker.supervisor.standing import Quarantined
+
 
 @dataclass(frozen=True, slots=True)
 class PluginView:
@@ -20,6 +22,7 @@ class PluginView:
         since: seconds that it has been in its state.
         error: why it is not running, over several lines.
         note: what else the operator should know of its state.
+        quarantine: content of it that must not be started.
         last_exit: how its last run ended.
         log_bytes: what it wrote since the broker began.
         log_dropped: lines of that which were dropped because they came too fast.
@@ -49,3 +52,4 @@ class PluginView:
     log_dropped: int
     asked: Mapping[str, Any] = field(default_factory=dict)
     in_force: Mapping[str, Any] | None = None
+    quarantine: tuple[Quarantined, ...] = ()
