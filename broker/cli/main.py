@@ -11,7 +11,7 @@ from broker.cli.control import reload_config, status
 from broker.cli.database import db
 from broker.cli.keys import key
 from broker.cli.messages import call, pub, tap
-from broker.cli.orders import reload, start, stop, upgrade
+from broker.cli.orders import disable, drain, enable, reload, start, stop, upgrade
 from broker.cli.record import record
 from broker.cli.replay import recording, replay
 from broker.cli.run import run
@@ -55,23 +55,9 @@ def main(ctx: click.Context, home: Path) -> None:
     ctx.obj = home.expanduser().absolute()
 
 
-for command in (
-    run,
-    check,
-    status,
-    start,
-    stop,
-    reload_config,
-    pub,
-    call,
-    tap,
-    record,
-    replay,
-    recording,
-    db,
-    key,
-    systemd,
-    reload,
-    upgrade,
-):
+DAEMON = (run, check, reload_config, systemd, db, key)
+PLUGINS = (status, start, stop, reload, upgrade, enable, disable, drain)
+MESSAGES = (pub, call, tap, record, replay, recording)
+
+for command in (*DAEMON, *PLUGINS, *MESSAGES):
     main.add_command(command)

@@ -1,4 +1,4 @@
-"""`broker start`, `broker stop`, `broker reload`, `broker upgrade`: orders to the plugins of a running broker."""
+"""`broker start`, `stop`, `reload`, `upgrade`, `enable`, `disable`, `drain`: orders to the plugins of a broker."""
 
 from __future__ import annotations
 
@@ -95,6 +95,49 @@ def upgrade(home: Path, name: str, folder: Path | None, force: bool, timeout: fl
     answer = order(home, "$broker.upgrade", {"name": name, "path": path, "force": force}, timeout)
     later = "" if answer["running"] else ", for its next start: it is stopped"
     click.echo(f"{name}: upgraded from {answer['before'] or 'nothing'} to {answer['after']}{later}")
+
+
+@click.command()
+@click.argument("name")
+@timeout_option
+@click.pass_obj
+def enable(home: Path, name: str, timeout: float) -> None:
+    """Let the plugin NAME run again, whatever its configuration says, and start it."""
+    answer = order(home, "$broker.enable", {"name": name}, timeout)
+    click.echo(f"{name} is {answer['state']}")
+
+
+@click.command()
+@click.argument("name")
+@timeout_option
+@click.pass_obj
+def disable(home: Path, name: str, timeout: float) -> None:
+    """Stop the plugin NAME, and before it those that need it, and keep it from running until it is enabled."""
+    answer = order(home, "$broker.disable", {"name": name}, timeout)
+    for each in answer["stopped"]:
+        if each != name:
+            click.echo(f"{each} is stopped")
+    click.echo(f"{name} is disabled")
+
+
+@click.command()
+@click.argument("name")
+@click.option("--undo", is_flag=True, help="Put it back.")
+@click.option("--timeout", type=click.FloatRange(0, 3600), default=30.0, show_default=True, help="Seconds to wait.")
+@click.pass_obj
+def drain(home: Path, name: str, undo: bool, timeout: float) -> None:
+    """Give the plugin NAME no new requests and events, and wait until it has finished what it has; it goes on running.
+
+    Exit status 1 when it has not finished in time; it stays drained. A restart of the plugin ends it, too.
+    """
+    if undo:
+        order(home, "$broker.undrain", {"name": name}, timeout + 5.0)
+        click.echo(f"{name} is back")
+        return
+    answer = order(home, "$broker.drain", {"name": name, "timeout": timeout}, timeout + 5.0)
+    if not answer["finished"]:
+        fail(f"{name} gets nothing new, but has not finished what it has within {timeout:g} s", EX_FAILED)
+    click.echo(f"{name} is drained; `broker drain {name} --undo` puts it back")
 
 
 def _show_result(result: dict[str, Any]) -> None:

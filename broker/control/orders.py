@@ -36,6 +36,10 @@ class Orders:
             "$broker.stop": self.stop,
             "$broker.reload": self.reload,
             "$broker.upgrade": self.upgrade,
+            "$broker.enable": self.enable,
+            "$broker.disable": self.disable,
+            "$broker.drain": self.drain,
+            "$broker.undrain": self.undrain,
         }
 
     async def start(self, name: str, force: bool = False, *, caller: dict[str, Any]) -> dict[str, Any]:
@@ -89,6 +93,28 @@ class Orders:
             "digest": done.digest,
             "running": done.running,
         }
+
+    async def enable(self, name: str, *, caller: dict[str, Any]) -> dict[str, Any]:
+        """Let a plugin run again and start it; returns how it stands then."""
+        await self._audited(caller, "enable", name, self._plugins.enable(name))
+        return self._standing(name)
+
+    async def disable(self, name: str, *, caller: dict[str, Any]) -> dict[str, Any]:
+        """Stop a plugin, before it those that need it, and keep it from running; returns the names of the stopped."""
+        return {"stopped": list(await self._audited(caller, "disable", name, self._plugins.disable(name)))}
+
+    async def drain(self, name: str, timeout: float = 30.0, *, caller: dict[str, Any]) -> dict[str, Any]:
+        """Give a plugin nothing new and wait until it has finished what it has, for `timeout` seconds at most."""
+        return {"finished": await self._audited(caller, "drain", name, self._plugins.drain(name, timeout))}
+
+    async def undrain(self, name: str, *, caller: dict[str, Any]) -> dict[str, Any]:
+        """Put a plugin back that was drained."""
+
+        async def work() -> None:
+            self._plugins.undrain(name)
+
+        await self._audited(caller, "undrain", name, work())
+        return self._standing(name)
 
     async def _reload(self, names: Sequence[str] | None, caller: dict[str, Any]) -> Sequence[RenewalFacts]:
         results = await self._plugins.renew(names)

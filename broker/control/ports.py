@@ -109,6 +109,18 @@ class Plugins(Protocol):
     async def renew(self, names: Sequence[str] | None) -> Sequence[RenewalFacts]:
         """Reload these, or with None all that are not stopped; returns what became of each."""
 
+    async def enable(self, name: str) -> None:
+        """Let one run again and start it; raises BusError when that fails."""
+
+    async def disable(self, name: str) -> Sequence[str]:
+        """Stop one, before it what needs it, and keep it from running; returns the names in order."""
+
+    async def drain(self, name: str, limit: float) -> bool:
+        """Give one nothing new and wait up to `limit` seconds until it has finished what it has; whether it has."""
+
+    def undrain(self, name: str) -> None:
+        """Put one back that was drained."""
+
     async def upgrade(self, name: str, folder: Path | None = None, *, force: bool = False) -> UpgradeFacts:
         """Put the version in `folder`, or in its own folder, in the place of the one that serves."""
 

@@ -41,7 +41,7 @@ def _describe(facts: PluginFacts, session: SessionView | None, heartbeat: float)
         "uptime_secs": facts.since,
         "restarts": facts.restarts,
         "error": facts.error,
-        "note": facts.note,
+        "note": facts.note or _drained(facts, session),
         "quarantine": [
             {"version": each.version, "digest": each.digest, "since": each.since.isoformat(), "reason": each.reason}
             for each in facts.quarantine
@@ -52,6 +52,11 @@ def _describe(facts: PluginFacts, session: SessionView | None, heartbeat: float)
         "confinement": {"asked": dict(facts.asked), "in_force": facts.in_force},
         **_describe_session(session, heartbeat),
     }
+
+
+def _drained(facts: PluginFacts, session: SessionView | None) -> str:
+    drained = session is not None and not session.routed and facts.state == "running"
+    return "drained: it gets nothing new" if drained else ""
 
 
 def _further_instance(session: SessionView, heartbeat: float) -> dict[str, Any]:

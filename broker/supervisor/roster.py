@@ -98,6 +98,13 @@ class Roster:
             return found.get(plugin_id) or Installed(plugin_id, Path(), fault=f"plugin {plugin_id!r} has no folder")
         return with_enabled(await asyncio.to_thread(read_folder, folder, self._config_dir), self._standing.enabled)
 
+    async def enabled_by_itself(self, unit: Unit) -> bool:
+        """Whether a plugin may run as far as its folder and its operator's file go."""
+        if unit.installed is None:
+            return True
+        found = await asyncio.to_thread(read_folder, unit.installed.folder, self._config_dir)
+        return found.manifest is None or found.manifest.enabled
+
     async def choose(self, plugin_id: str, folder: Path | None) -> None:
         """Runs a plugin from this folder from its next start on; None for the one that it is found in anyway."""
         if folder is None:

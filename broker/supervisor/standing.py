@@ -66,9 +66,10 @@ class Standing:
         """What of a plugin must not be started."""
         return tuple(each for each in self._content.quarantine if each.plugin_id == plugin_id)
 
-    async def enable(self, plugin_id: str, enabled: bool) -> None:
-        """Let a plugin run or not, whatever its manifest says."""
-        await self._change(enabled={**self.enabled, plugin_id: enabled})
+    async def enable(self, plugin_id: str, enabled: bool | None) -> None:
+        """Let a plugin run or not, whatever its manifest says; None leaves it to the manifest."""
+        others = {name: each for name, each in self.enabled.items() if name != plugin_id}
+        await self._change(enabled=others if enabled is None else {**others, plugin_id: enabled})
 
     async def choose(self, plugin_id: str, choice: Choice | None) -> None:
         """Run a plugin from another folder; None for its own."""

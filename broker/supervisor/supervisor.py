@@ -14,6 +14,7 @@ from broker.supervisor.confinement import NO_LIMITS, Mode, ResourceLimits
 from broker.supervisor.descent import descend
 from broker.supervisor.discovery import Installed
 from broker.supervisor.document import BadDocument
+from broker.supervisor.enabling import Enabling
 from broker.supervisor.errors import SupervisorError
 from broker.supervisor.keeper import Keeper
 from broker.supervisor.lives import Lives
@@ -111,6 +112,7 @@ class Supervisor:
             return Upgrade(unit, beside, mesh, self._starter, stopper, keeper, timing, clock)
 
         self._lives = Lives(self._roster, keeper, stopper)
+        self._enabling = Enabling(self._roster, self._lives, standing)
         self._upgrades = Upgrades(self._roster, self._lives, self._quarantine, make_upgrade)
 
     @property
@@ -236,6 +238,44 @@ class Supervisor:
         """
         return await self._upgrades.run(name, folder, force=force)
 
+    async def enable(self, name: str) -> None:
+        """Lets a plugin run again and starts it; raises SupervisorError as start() does."""
+        await self._enabling.enable(name)
+        await self.start(name)
+
+    async def disable(self, name: str) -> tuple[str, ...]:
+        """Stops a plugin, before it what needs it, and keeps it from running until it is enabled.
+
+        Returns:
+            The names in the order of stopping.
+
+        Raises:
+            SupervisorError: the name is unknown, or it was started by hand.
+        """
+        return await asyncio.shield(self._lives.own(self._enabling.disable(name)))
+
+    async def drain(self, name: str, limit: float) -> bool:
+        """Gives a plugin that runs nothing new and waits until it has finished what it has; it goes on running.
+
+        Args:
+            limit: seconds to wait.
+
+        Returns:
+            Whether it has finished.
+
+        Raises:
+            SupervisorError: it does not run.
+        """
+        sessions = self._sessions_of(name)
+        for session in sessions:
+            self._mesh.switch(None, session)
+        return all(await asyncio.gather(*(self._mesh.drained(session, limit) for session in sessions)))
+
+    def undrain(self, name: str) -> None:
+        """Puts a plugin back that was drained; raises SupervisorError when it does not run."""
+        for session in self._sessions_of(name):
+            self._mesh.switch(session, None)
+
     async def stop_all(self, limit: float) -> list[str]:
         """Stops everything in reverse order of dependency, and closes this room for good.
 
@@ -291,14 +331,20 @@ class Supervisor:
         await self._lives.adopt(unit, session)
 
     def _view(self, unit: Unit) -> PluginView:
-        view = replace(unit.view(), quarantine=self._quarantine.of(unit.plugin_id))
-        phase = self._upgrades.phase(unit.plugin_id)
-        return replace(view, note=phase) if phase else view
+        name = unit.plugin_id
+        note = self._upgrades.phase(name) or self._enabling.note(name) or unit.note
+        return replace(unit.view(), quarantine=self._quarantine.of(name), note=note)
+
+    def _sessions_of(self, name: str) -> list[int]:
+        unit = self._roster.get(name)
+        if unit.session is None or unit.state is not State.RUNNING:
+            raise SupervisorError("unavailable", f"plugin {name!r} is {unit.state}: only one that runs can be drained")
+        return [unit.session, *unit.further]
 
     def _refuse_what_cannot_start(self, unit: Unit) -> None:
         if unit.installed is None:
             text = f"plugin {unit.plugin_id!r} has no folder here: start it by hand, as it was before"
             raise SupervisorError("unavailable", text)
         if not unit.enabled:
-            unit.refuse(f"plugin {unit.plugin_id!r} is disabled: set 'enabled: true' in its configuration")
+            unit.refuse(f"plugin {unit.plugin_id!r} is disabled: enable it with `broker enable {unit.plugin_id}`")
             raise SupervisorError("disabled", unit.error)
