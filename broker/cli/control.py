@@ -102,8 +102,8 @@ def _note(plugin: dict[str, Any]) -> str:
         notes.append("started by hand")
     if plugin["restarts"]:
         notes.append(f"{plugin['restarts']} restarts")
-    if plugin["silent_secs"] and plugin["silent_secs"] > plugin["silent_limit_secs"]:
-        notes.append(f"unresponsive, silent for {_span(plugin['silent_secs'])}")
+    if plugin["health"]:
+        notes.append(plugin["health"])
     if plugin["note"]:
         notes.append(plugin["note"])
     if plugin["error"]:

@@ -9,6 +9,7 @@ import click
 from broker import __version__
 from broker.cli.control import reload_config, status
 from broker.cli.database import db
+from broker.cli.insight import audit, why
 from broker.cli.keys import key
 from broker.cli.messages import call, pub, tap
 from broker.cli.orders import disable, drain, enable, reload, start, stop, upgrade
@@ -56,7 +57,7 @@ def main(ctx: click.Context, home: Path) -> None:
 
 
 DAEMON = (run, check, reload_config, systemd, db, key)
-PLUGINS = (status, start, stop, reload, upgrade, enable, disable, drain)
+PLUGINS = (status, why, audit, start, stop, reload, upgrade, enable, disable, drain)
 MESSAGES = (pub, call, tap, record, replay, recording)
 
 for command in (*DAEMON, *PLUGINS, *MESSAGES):

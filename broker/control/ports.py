@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from broker.control.lately import Incident
 from broker.core.snapshot import Snapshot
 
 
@@ -54,6 +55,14 @@ class PluginFacts(Protocol):
     def error(self) -> str: ...
     @property
     def note(self) -> str: ...
+    @property
+    def cause(self) -> str: ...
+    @property
+    def chain(self) -> Sequence[str]: ...
+    @property
+    def retry_in(self) -> float | None: ...
+    @property
+    def runs(self) -> int: ...
     @property
     def last_exit(self) -> str: ...
     @property
@@ -128,6 +137,18 @@ class Plugins(Protocol):
 class Facts(Protocol):
     """The broker itself."""
 
+    def lately(self, name: str) -> Sequence[Incident]:
+        """What was refused of late to whoever goes by this name, newest last."""
+
+    def process_state(self, pid: int) -> str:
+        """The state of a process as the kernel has it, such as `S` or `T`; empty when there is none."""
+
+    async def ask_health(self, session: int) -> Mapping[str, Any]:
+        """What a plugin says of itself right now; `ok` is False when it does not answer, too."""
+
+    def plugin_dir(self) -> str:
+        """Where plugin folders are put."""
+
     def router(self) -> Snapshot:
         """The bus at this moment."""
 
@@ -139,6 +160,9 @@ class Facts(Protocol):
 
     async def reload_config(self) -> Mapping[str, Any]:
         """Read the configuration anew; returns what became of each item, or what is wrong with it."""
+
+    async def read_audit(self, limit: int, target: str | None) -> Sequence[dict[str, str]]:
+        """The newest entries of the audit log, oldest first; raises BusError while the database is away."""
 
     def audit(self, actor: str, action: str, target: str, result: str, detail: str = "") -> None:
         """Write into the audit log."""

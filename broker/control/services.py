@@ -6,10 +6,14 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from broker.control.health import judge
 from broker.control.orders import Orders, who
 from broker.control.ports import Facts, Plugins
 from broker.control.status import describe_plugins
+from broker.control.why import Case, explain
 from plugin_sdk.wire.errors import BusError
+
+MOST_AUDITS = 1000
 
 
 class Control:
@@ -36,6 +40,8 @@ class Control:
             "$broker.sessions": self.sessions,
             "$broker.keys": self.keys,
             "$broker.reload_config": self.reload_config,
+            "$broker.why": self.why,
+            "$broker.audit": self.audit,
             **self._orders.handlers(),
         }
 
@@ -50,6 +56,34 @@ class Control:
             rows = [row for row in rows if row["name"] == name] or self._unknown(name)
         broker = {**self._facts.broker(), "sessions": len(snapshot.sessions), "counters": snapshot.counters}
         return {"broker": broker, "plugins": rows}
+
+    async def why(self, name: str) -> dict[str, str]:
+        """Why the plugin `name` is not reachable: one answer, and the next step to take."""
+        views = self._plugins.snapshot()
+        plugin = next((each for each in views if each.name == name), None)
+        number = plugin.session if plugin else None
+        session = next((each for each in self._facts.router().sessions if each.number == number), None)
+        health = judge(session, self._heartbeat)
+        pid = (plugin.pid if plugin else None) or (session.pid if session else 0)
+        case = Case(
+            name,
+            plugin,
+            session,
+            health,
+            self._facts.lately(name),
+            await self._facts.ask_health(session.number) if session and not health.silent else {},
+            self._facts.process_state(pid) if pid else "",
+            [each.name for each in views],
+            self._facts.plugin_dir(),
+        )
+        answer = explain(case)
+        return {"name": name, "cause": answer.cause, "text": answer.text, "next": answer.step}
+
+    async def audit(self, plugin: str | None = None, n: int = 50) -> list[dict[str, str]]:
+        """The newest `n` entries of the audit log, about one plugin if given, oldest first."""
+        if type(n) is not int or not 1 <= n <= MOST_AUDITS:
+            raise BusError("bad_request", f"n is {n!r:.80}: use 1 to {MOST_AUDITS}")
+        return list(await self._facts.read_audit(n, plugin))
 
     async def services(self) -> list[dict[str, Any]]:
         """The service registry: which plugin serves what, with what load."""

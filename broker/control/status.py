@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from broker.control.health import SILENT_BEATS, judge
 from broker.control.ports import PluginFacts
 from broker.core.snapshot import SessionView, Snapshot
 
 REGISTRATION = ("unregistered", "registering", "registered", "failed")
-SILENT_BEATS = 3  # heartbeats without a word after which a plugin is called unresponsive
 
 
 def describe_plugins(facts: Sequence[PluginFacts], snapshot: Snapshot, heartbeat: float) -> list[dict[str, Any]]:
@@ -90,6 +90,7 @@ def _describe_session(session: SessionView | None, heartbeat: float) -> dict[str
         return {
             "session": None,
             "routed": False,
+            "health": "",
             "proof": "",
             "transport": "",
             "language": "",
@@ -104,6 +105,7 @@ def _describe_session(session: SessionView | None, heartbeat: float) -> dict[str
     return {
         "session": session.number,
         "routed": session.routed,
+        "health": judge(session, heartbeat).text,
         "proof": session.proof,
         "transport": session.transport,
         "language": session.language,

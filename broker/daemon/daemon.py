@@ -13,6 +13,7 @@ from typing import Any
 
 from broker import __version__
 from broker.config import MIB, Config, load
+from broker.control.lately import Incident, Lately
 from broker.control.services import Control
 from broker.core import Router
 from broker.core.grants import Permissions
@@ -34,6 +35,7 @@ from broker.store import Store
 from broker.supervisor.access import Access, Grants, read_grants
 from broker.supervisor.confinement import ResourceLimits
 from broker.supervisor.document import BadDocument
+from broker.supervisor.processes import stat
 from broker.supervisor.supervisor import Supervisor
 from broker.telemetry.logs import Throttle
 from plugin_sdk.wire.limits import Limits
@@ -68,6 +70,7 @@ class Daemon:
         self._started = time.monotonic()
         self._warnings: list[str] = []
         self._throttle = Throttle(log)
+        self._lately = Lately(time.monotonic)
         self._router = _router(config)
         self._edge = Edge(self._router, self._on_notices)
         self._store = Store(
@@ -186,6 +189,27 @@ class Daemon:
         self._edge.set_tcp_clients(clients)
         return len(keys) + len(clients)
 
+    def lately(self, name: str) -> list[Incident]:
+        """What was refused of late to whoever goes by this name."""
+        return self._lately.of(name)
+
+    def process_state(self, pid: int) -> str:
+        """The state of a process as the kernel has it; empty when there is none."""
+        found = stat(pid)
+        return found.state.decode() if found else ""
+
+    async def ask_health(self, session: int) -> Mapping[str, Any]:
+        """What a plugin says of itself right now."""
+        return await self._mesh.ask_health(session)
+
+    def plugin_dir(self) -> str:
+        """Where plugin folders are put."""
+        return str(self._config.plugin_manager.plugin_dir)
+
+    async def read_audit(self, limit: int, target: str | None) -> list[dict[str, str]]:
+        """The newest entries of the audit log, oldest first."""
+        return await self._records.newest_audits(limit, target)
+
     def audit(self, actor: str, action: str, target: str, result: str, detail: str = "") -> None:
         """Write into the audit log."""
         self._records.audit(actor, action, target, result, detail)
@@ -290,6 +314,7 @@ class Daemon:
                     kind = f"{notice.code} from {who}"
                     self._throttle.warning(kind, time.monotonic(), "%s: %s", kind, notice.text)
                     if notice.code == "denied":
+                        self._lately.note(notice.name, "denied", notice.code, notice.text, notice.pid)
                         self._records.audit(notice.name, "denied", "bus", "denied", notice.text)
 
     def _on_opened(self, notice: SessionOpened) -> None:
@@ -309,6 +334,7 @@ class Daemon:
 
     def _on_refused(self, notice: RegistrationRefused) -> None:
         self._mesh.on_refused(notice)
+        self._lately.note(notice.name, "registration", notice.code, notice.text, notice.pid)
         kind = f"registration of {notice.name!r} refused"
         where = f"process {notice.pid}" if notice.pid else notice.transport
         self._throttle.warning(kind, time.monotonic(), "%s (%s): %s: %s", kind, where, notice.code, notice.text)

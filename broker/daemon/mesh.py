@@ -17,6 +17,7 @@ from broker.supervisor.errors import CommandError
 from plugin_sdk.client import Bus
 from plugin_sdk.wire.errors import BusError
 
+HEALTH_SECS = 1.0  # what a plugin may take to say how it is, when a person waits for it
 MAX_REFUSALS = 10  # texts kept per plugin: what a start has to explain, not a log
 
 
@@ -91,6 +92,14 @@ class MeshPort:
             return await self._bus.call(name, body, timeout=timeout, to=session)
         except BusError as error:
             raise CommandError(error.code, error.text) from None
+
+    async def ask_health(self, session: int) -> dict[str, Any]:
+        """What a plugin says of itself right now; `ok` is False when it does not answer, too."""
+        try:
+            answer = await self.command(session, "$plugin.health", {}, HEALTH_SECS)
+        except CommandError as error:
+            return {"ok": False, "reason": f"asked how it is, it answered: {error.text}"}
+        return answer if isinstance(answer, dict) else {}
 
     def switch(self, joining: int | None, leaving: int | None) -> None:
         """Put one session into routing and take another one out, in one step; None stands for none."""

@@ -10,7 +10,7 @@ from broker.supervisor.plan import Problem
 from broker.supervisor.process import Process
 from broker.supervisor.restart import GiveUp, Leave
 from broker.supervisor.starter import Starter, StartFailed, StepFailed, StepRefused, Superseded
-from broker.supervisor.states import State, Trigger
+from broker.supervisor.states import Cause, State, Trigger
 from broker.supervisor.timing import Timing
 from broker.supervisor.unit import Unit
 
@@ -101,20 +101,21 @@ class Keeper:
         try:
             await life
         except Blocked as blocked:
-            unit.fail(str(blocked), blocked.problem)
+            unit.fail(str(blocked), Cause.DEPENDENCY, blocked.problem)
         except Superseded:
             return
         except Exception as error:
             # A defect of ours must not look like a plugin that is still coming.
             logger.exception("supervising plugin %s failed", unit.plugin_id)
             await self._starter.discard(unit)
-            unit.fail(f"supervising plugin {unit.plugin_id!r} failed: {error!r}; this is a defect of the broker")
+            text = f"supervising plugin {unit.plugin_id!r} failed: {error!r}; this is a defect of the broker"
+            unit.fail(text, Cause.DEFECT)
 
     async def _visit(self, unit: Unit, session: int) -> None:
         try:
             await self._starter.prepare(unit, session)
         except (StepFailed, StepRefused) as error:
-            unit.fail(f"plugin {unit.plugin_id!r}, started by hand, did not start: {error}")
+            unit.fail(f"plugin {unit.plugin_id!r}, started by hand, did not start: {error}", Cause.START)
             return
         self._has_come_up(unit)
         assert unit.lost is not None
@@ -126,6 +127,7 @@ class Keeper:
     async def _rounds(self, unit: Unit, generation: int, *, running: bool = False) -> None:
         delay = await (self._run(unit) if running else self._one_round(unit, generation))
         while delay is not None:
+            unit.retry_at = self._clock() + delay
             await asyncio.sleep(delay)
             unit.move(Trigger.START)
             delay = await self._one_round(unit, generation)
@@ -134,12 +136,12 @@ class Keeper:
         """One start and the run after it; returns the seconds until the next round, None when there is none."""
         await self._wait_for_others(unit)
         if refusal := await self._refusal(unit):
-            unit.fail(refusal)
+            unit.fail(refusal, Cause.QUARANTINE)
             return None
         try:
             await self._starter.bring_up(unit, generation)
         except StartFailed as failure:
-            unit.fail(str(failure))
+            unit.fail(str(failure), Cause.START)
             return None if failure.final else unit.record.slow_retry()
         self._has_come_up(unit)
         return await self._run(unit)
@@ -200,7 +202,7 @@ class Keeper:
         if isinstance(verdict, GiveUp):
             limits = self._timing.restart
             often = f" (more than {limits.budget} restarts in {limits.window:g} s)" if verdict.delay else ""
-            unit.fail(unit.with_last_words(story + often))
+            unit.fail(unit.with_last_words(story + often), Cause.CRASHES if verdict.delay else Cause.ENDED)
             return verdict.delay
         self._went_down(unit)
         unit.restarts += 1

@@ -12,7 +12,7 @@ from broker.supervisor.errors import SupervisorError
 from broker.supervisor.keeper import Keeper
 from broker.supervisor.restart import OnRestart
 from broker.supervisor.roster import Roster
-from broker.supervisor.states import Desired, State, Trigger
+from broker.supervisor.states import Cause, Desired, State, Trigger
 from broker.supervisor.stopper import Stopper
 from broker.supervisor.unit import Unit
 
@@ -64,7 +64,7 @@ class Lives:
             unit.note = ""
             unit.record.forget()
             if problem := self._roster.plan.problems.get(unit.plugin_id):
-                unit.fail(problem.text, problem)
+                unit.fail(problem.text, Cause.MANIFEST if unit.installed.fault else Cause.DEPENDENCY, problem)
             elif unit.enabled:
                 unit.move(Trigger.START)
                 unit.life = asyncio.create_task(self._keeper.keep(unit, unit.generation))

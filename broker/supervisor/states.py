@@ -49,6 +49,18 @@ class Trigger(StrEnum):
     ENABLE = "enable"
 
 
+class Cause(StrEnum):
+    """Why a plugin has failed."""
+
+    MANIFEST = "manifest"
+    DEPENDENCY = "dependency"
+    QUARANTINE = "quarantine"
+    START = "start"
+    CRASHES = "crashes"
+    ENDED = "ended"
+    DEFECT = "defect"
+
+
 class ImpossibleTransition(RuntimeError):
     """Something happened to a plugin that its state rules out: a defect of the supervisor."""
 

@@ -16,6 +16,7 @@ from broker.supervisor.states import (
     ACTIVE,
     REGISTER_STATUS,
     SETTLED,
+    Cause,
     Desired,
     RegisterStatus,
     State,
@@ -78,6 +79,10 @@ class Unit:
         self.note = ""
         self.error = ""
         self.blocked: Problem | None = None
+        # Why it has failed, when it has.
+        self.cause = Cause.START
+        # When it is tried again by itself, in the clock's seconds.
+        self.retry_at: float | None = None
         self.last_exit = ""
         self.last_words: list[str] = []
         self.record = RestartRecord(RestartPolicy.ALWAYS, limits)
@@ -176,6 +181,7 @@ class Unit:
             error: why it is not running; None leaves what is known.
         """
         before, self.state = self.state, next_state(self.state, trigger)
+        self.retry_at = None
         self._since = self._clock()
         if error is not None:
             self.error = error
@@ -195,9 +201,10 @@ class Unit:
         self._status = RegisterStatus.FAILED
         self._write_status()
 
-    def fail(self, error: str, blocked: Problem | None = None) -> None:
+    def fail(self, error: str, cause: Cause, blocked: Problem | None = None) -> None:
         """Gives up on it, for now or for good."""
         self.blocked = blocked
+        self.cause = cause
         self.move(Trigger.FAIL, error)
         logger.error("plugin %s failed: %s", self.plugin_id, error)
 
@@ -258,6 +265,10 @@ class Unit:
             note=self.note,
             last_exit=self.last_exit,
             requires=tuple(map(str, manifest.requires)) if manifest else (),
+            cause=self.cause if self.state is State.FAILED else "",
+            chain=self.blocked.chain if self.blocked else (),
+            retry_in=None if self.retry_at is None else max(0.0, self.retry_at - self._clock()),
+            runs=self.runs,
             log_bytes=self.log.written if self.log else 0,
             log_dropped=self.log.dropped_lines if self.log else 0,
             asked=self.process.confinement.asked() if self.process else {},

@@ -21,6 +21,10 @@ class PluginView:
         restarts: how often it was started again without being asked to.
         since: seconds that it has been in its state.
         error: why it is not running, over several lines.
+        cause: of which kind that is, a value of `Cause`; empty unless it has failed.
+        chain: the plugin and what it needs, down to the one at fault, when that is why.
+        retry_in: seconds until it is tried again by itself; None when it is not.
+        runs: how often it has come up.
         note: what else the operator should know of its state.
         quarantine: content of it that must not be started.
         last_exit: how its last run ended.
@@ -48,6 +52,10 @@ class PluginView:
     note: str
     last_exit: str
     requires: tuple[str, ...]
+    cause: str
+    chain: tuple[str, ...]
+    retry_in: float | None
+    runs: int
     log_bytes: int
     log_dropped: int
     asked: Mapping[str, Any] = field(default_factory=dict)
