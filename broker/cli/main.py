@@ -11,6 +11,7 @@ from broker.cli.control import reload_config, status
 from broker.cli.database import db
 from broker.cli.insight import audit, why
 from broker.cli.keys import key
+from broker.cli.logs import logs
 from broker.cli.messages import call, pub, tap
 from broker.cli.orders import disable, drain, enable, reload, start, stop, upgrade
 from broker.cli.record import record
@@ -57,7 +58,7 @@ def main(ctx: click.Context, home: Path) -> None:
 
 
 DAEMON = (run, check, reload_config, systemd, db, key)
-PLUGINS = (status, why, audit, start, stop, reload, upgrade, enable, disable, drain)
+PLUGINS = (status, why, logs, audit, start, stop, reload, upgrade, enable, disable, drain)
 MESSAGES = (pub, call, tap, record, replay, recording)
 
 for command in (*DAEMON, *PLUGINS, *MESSAGES):

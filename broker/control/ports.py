@@ -88,6 +88,17 @@ class RenewalFacts(Protocol):
     def error(self) -> str: ...
 
 
+class LineFacts(Protocol):
+    """A line that a plugin wrote: when it came in (UTC), its level, and the text."""
+
+    @property
+    def at(self) -> str: ...
+    @property
+    def level(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+
+
 class UpgradeFacts(Protocol):
     """What an upgrade has done; `running` is False when the plugin is stopped and stays so."""
 
@@ -117,6 +128,9 @@ class Plugins(Protocol):
 
     async def renew(self, names: Sequence[str] | None) -> Sequence[RenewalFacts]:
         """Reload these, or with None all that are not stopped; returns what became of each."""
+
+    async def logs(self, name: str, number: int, least: str) -> Sequence[LineFacts]:
+        """The last lines that one wrote, of a level or graver ones, oldest first."""
 
     async def enable(self, name: str) -> None:
         """Let one run again and start it; raises BusError when that fails."""

@@ -14,6 +14,8 @@ from broker.control.why import Case, explain
 from plugin_sdk.wire.errors import BusError
 
 MOST_AUDITS = 1000
+MOST_LINES = 1000
+LONGEST_LINE = 4000  # characters; with the most lines a reply stays below the size of a frame
 
 
 class Control:
@@ -42,6 +44,7 @@ class Control:
             "$broker.reload_config": self.reload_config,
             "$broker.why": self.why,
             "$broker.audit": self.audit,
+            "$broker.logs": self.logs,
             **self._orders.handlers(),
         }
 
@@ -84,6 +87,13 @@ class Control:
         if type(n) is not int or not 1 <= n <= MOST_AUDITS:
             raise BusError("bad_request", f"n is {n!r:.80}: use 1 to {MOST_AUDITS}")
         return list(await self._facts.read_audit(n, plugin))
+
+    async def logs(self, name: str, n: int = 50, level: str = "debug") -> list[dict[str, str]]:
+        """The last `n` lines that a plugin wrote, of a level or graver ones, oldest first."""
+        if type(n) is not int or not 1 <= n <= MOST_LINES:
+            raise BusError("bad_request", f"n is {n!r:.80}: use 1 to {MOST_LINES}")
+        lines = await self._plugins.logs(name, n, level)
+        return [{"at": line.at, "level": line.level, "text": line.text[:LONGEST_LINE]} for line in lines]
 
     async def services(self) -> list[dict[str, Any]]:
         """The service registry: which plugin serves what, with what load."""

@@ -114,6 +114,10 @@ class Events:
             self._tree.remove(subscription.pattern, subscription)
         self._routes.clear()
 
+    def listening(self, subject: str) -> set[bytes]:
+        """The peers whose subscriptions cover a subject."""
+        return {subscription.lane.outbox.peer for subscription in self._tree.match(subject)}
+
     def forget(self, session: Session) -> list[Outbox]:
         """Remove everything of a lost session; returns publishers that have credit again."""
         for subscription in session.subscriptions.values():

@@ -157,6 +157,11 @@ class Router:
                 self._standby[key] = old
             self._plugins[key] = new
 
+    def listeners(self, subject: str) -> set[str]:
+        """The names of those whose subscriptions cover a subject."""
+        peers = self.events.listening(subject)
+        return {session.name for peer in peers if (session := self._sessions.get(peer)) is not None}
+
     def drain(self) -> None:
         """Admit nobody and begin no request of plugins any more; what runs may finish."""
         self.admission.closed = True

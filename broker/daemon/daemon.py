@@ -21,6 +21,7 @@ from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, Ses
 from broker.core.snapshot import Snapshot
 from broker.daemon.announcing import Announcer, count_plugins
 from broker.daemon.local import local_bus
+from broker.daemon.logfeed import LogFeed
 from broker.daemon.mesh import MeshPort
 from broker.daemon.records import Records
 from broker.daemon.reload import Reloading, live_settings
@@ -83,6 +84,7 @@ class Daemon:
         self._router.admission.set_grants(self._granted)
         self._mesh = MeshPort(self._router, self._bus, self._edge.wake, self._edge.until, self._granted)
         self._records = Records(self._store)
+        self._logfeed = LogFeed(self._bus, self._router.listeners, time.monotonic)
         self._supervisor = self._make_supervisor([_shipped()] if demo else [])
         self._tasks: set[asyncio.Task[None]] = set()
         rooms = Rooms(
@@ -230,6 +232,7 @@ class Daemon:
             timeout=settings.timeout,
             most=ResourceLimits(memory=settings.max_memory * MIB or None, cpu=settings.max_cpu / 100 or None),
             sandbox="best-effort" if settings.enable_sandbox else "off",
+            passed_on=self._logfeed.take,
         )
 
     def _listen(self, endpoint: str) -> None:

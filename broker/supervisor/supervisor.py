@@ -17,6 +17,7 @@ from broker.supervisor.document import BadDocument
 from broker.supervisor.enabling import Enabling
 from broker.supervisor.errors import SupervisorError
 from broker.supervisor.keeper import Keeper
+from broker.supervisor.levels import LEVELS
 from broker.supervisor.lives import Lives
 from broker.supervisor.logs import LogWriter
 from broker.supervisor.ports import Mesh, Records
@@ -31,6 +32,7 @@ from broker.supervisor.standing import Standing
 from broker.supervisor.starter import Starter
 from broker.supervisor.states import Desired, State
 from broker.supervisor.stopper import Stopper
+from broker.supervisor.tailing import LogLine, Tail
 from broker.supervisor.timing import Timing
 from broker.supervisor.unit import Unit
 from broker.supervisor.upgrade import Unrecorded, Upgrade, beside_of
@@ -56,6 +58,7 @@ class Supervisor:
         sandbox: the mode of the sandbox of plugins about which nobody says anything.
         timing: every other figure; `timeout` goes before it.
         environ: the environment that plugins inherit; the broker's own when not given.
+        passed_on: told of everything that a plugin writes.
         clock: monotonic seconds.
         dice: random numbers from 0 up to 1.
     """
@@ -77,6 +80,7 @@ class Supervisor:
         sandbox: Mode = "off",
         timing: Timing | None = None,
         environ: Mapping[str, str] | None = None,
+        passed_on: Callable[[str, bytes], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         dice: Callable[[], float] = random.random,
     ) -> None:
@@ -84,7 +88,8 @@ class Supervisor:
         inherited = dict(os.environ if environ is None else environ)
         around = Surroundings(home, endpoint, data_dir, inherited, most, sandbox)
         self._mesh = mesh
-        self._logs = LogWriter(log_dir)
+        self._log_dir = log_dir
+        self._logs = LogWriter(log_dir, passed_on=passed_on)
         self._spawner = Spawner()
         standing = Standing(home / "standing.json")
 
@@ -275,6 +280,21 @@ class Supervisor:
         """Puts a plugin back that was drained; raises SupervisorError when it does not run."""
         for session in self._sessions_of(name):
             self._mesh.switch(session, None)
+
+    async def logs(self, name: str, number: int, least: str) -> list[LogLine]:
+        """The last lines that a plugin wrote, oldest first.
+
+        Args:
+            number: how many at most.
+            least: only those of this level or a graver one.
+
+        Raises:
+            SupervisorError: the name or the level is unknown.
+        """
+        if least not in LEVELS:
+            raise SupervisorError("bad_request", f"level is {least!r:.80}: use one of {', '.join(LEVELS)}")
+        with Tail(self._log_dir, self._roster.get(name).plugin_id, least) as tail:
+            return await asyncio.to_thread(tail.last, number)
 
     async def stop_all(self, limit: float) -> list[str]:
         """Stops everything in reverse order of dependency, and closes this room for good.
