@@ -9,6 +9,9 @@ from dataclasses import dataclass
 MAX_NAMES = 256
 MAX_INCIDENTS = 5
 LATE_SECS = 600.0
+# A name that was refused is whatever the peer claimed, up to the size of a frame.
+NAME_CHARS = 256
+TEXT_CHARS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,9 @@ class Lately:
 
     def note(self, name: str, kind: str, code: str, text: str, pid: int) -> None:
         """Remember something that was refused just now."""
+        name = name[:NAME_CHARS]
         incidents = self._incidents.setdefault(name, deque(maxlen=MAX_INCIDENTS))
-        incidents.append((self._clock(), Incident(kind, code, text, pid, 0.0)))
+        incidents.append((self._clock(), Incident(kind, code, text[:TEXT_CHARS], pid, 0.0)))
         self._incidents.move_to_end(name)
         if len(self._incidents) > MAX_NAMES:
             self._incidents.popitem(last=False)

@@ -9,6 +9,7 @@ from typing import Any
 from broker.control.health import judge
 from broker.control.orders import Orders, who
 from broker.control.ports import Facts, Plugins
+from broker.control.slow import slow_as_map
 from broker.control.status import describe_plugins
 from broker.control.why import Case, explain
 from plugin_sdk.wire.errors import BusError
@@ -57,8 +58,15 @@ class Control:
         rows = describe_plugins(self._plugins.snapshot(), snapshot, self._heartbeat)
         if name is not None:
             rows = [row for row in rows if row["name"] == name] or self._unknown(name)
-        broker = {**self._facts.broker(), "sessions": len(snapshot.sessions), "counters": snapshot.counters}
-        return {"broker": broker, "plugins": rows}
+        broker = {
+            **self._facts.broker(),
+            "sessions": len(snapshot.sessions),
+            "waiting_bytes": snapshot.waiting_bytes,
+            "max_waiting_bytes": snapshot.max_waiting_bytes,
+            "counters": snapshot.counters,
+        }
+        slow = [slow_as_map(each) for each in snapshot.slow if name in (None, each.name)]
+        return {"broker": broker, "plugins": rows, "slow_consumers": slow}
 
     async def why(self, name: str) -> dict[str, str]:
         """Why the plugin `name` is not reachable: one answer, and the next step to take."""
@@ -120,7 +128,8 @@ class Control:
                 "role": each.role,
                 "proof": each.proof,
                 "transport": each.transport,
-                "pid": each.pid,
+                "pid": each.pid or None,
+                "claimed_pid": each.claimed_pid or None,
                 "age_secs": each.age,
                 "silent_secs": each.silent,
                 "published": each.published,

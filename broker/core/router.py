@@ -12,11 +12,15 @@ from typing import Any
 
 from msgspec import Struct
 
-from broker.core.admission import Admission, Refusal
+from broker.core.admission import Admission
+from broker.core.backlog import Backlog
 from broker.core.events import Events
-from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened
+from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost
+from broker.core.opening import already_registered, duplicate_name, make_session, opened, welcome
+from broker.core.peers import Peers
 from broker.core.requests import Requests
 from broker.core.sessions import Identity, Origin, Session
+from broker.core.slow import LOOK_SECS, SlowConsumers, heaviest
 from broker.core.snapshot import Snapshot, view_session
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import decode_frame, encode, encode_frame
@@ -50,18 +54,19 @@ class Router:
         self.limits = limits
         self.heartbeat = heartbeat
         self.admission = Admission(uids)
-        self.events = Events(limits, seed)
-        self.requests = Requests(limits)
+        self.backlog = Backlog(limits.total_bytes)
+        self.events = Events(limits, self.backlog, seed)
+        self.requests = Requests(limits, self.backlog)
+        self._peers = Peers()
+        # Every frame asks for its session here.
+        self._sessions = self._peers.by_address
+        self.slow = SlowConsumers(limits.event_credit, self._peers.behind)
         self.notices: list[Notice] = []
         self.dirty: list[Outbox] = []
         self.strays: list[tuple[bytes, bytes]] = []
         self._numbers = numbers or _seeded(seed)
-        self._sessions: dict[bytes, Session] = {}
-        self._by_number: dict[int, Session] = {}
-        # By name and instance; a plugin may have a second process that stands by, or has stood back.
-        self._plugins: dict[tuple[str, str], Session] = {}
-        self._standby: dict[tuple[str, str], Session] = {}
         self._next_check: float | None = None
+        self._next_look: float | None = None
         self._counters = {"frames": 0, "packets": 0, "garbage": 0, "refused": 0, "stray": 0}
         self._handlers: dict[type[Struct], Callable[[Session, Any, float], None]] = {
             p.Credit: self._on_credit,
@@ -108,7 +113,9 @@ class Router:
         self._counters["packets"] += len(packets)
         if self._act(session, packets, now):
             self._grant(session)
-        self._end_slow(now)
+        backlog = self.backlog
+        if self.events.slow or backlog.size > backlog.limit:
+            self._end_slow(now)
 
     def peer_lost(self, peer: bytes, now: float, text: str = "the connection is gone") -> None:
         """The transport cannot reach this peer any more."""
@@ -117,20 +124,33 @@ class Router:
             self._remove(session, "lost", text, now)
             self._end_slow(now)
 
+    def hold_back(self, outbox: Outbox, now: float) -> bool:
+        """The transport takes no more from this outbox now; returns whether what is left may wait in it."""
+        session = self._peers.behind(outbox)
+        if session is None:
+            return False
+        if outbox.pending_bytes > self.limits.outbox_bytes:
+            self.peer_lost(session.peer, now, "it does not read what is sent to it")
+            return False
+        self.backlog.report(outbox)
+        self._end_slow(now)
+        return self._peers.behind(outbox) is not None
+
     def close(self, number: int, code: str, text: str, now: float) -> None:
         """End a session from this side, telling its peer why."""
-        session = self._by_number.get(number)
+        session = self._peers.by_number.get(number)
         if session is not None:
             self.strays.append((session.peer, encode_frame(number, [p.Goodbye(code, text)])))
             self._remove(session, code, text, now)
 
     def session(self, number: int) -> Session | None:
         """The record of an open session, for reading."""
-        return self._by_number.get(number)
+        return self._peers.by_number.get(number)
 
     def plugin_session(self, name: str) -> int | None:
         """Number of the session registered as plugin `name`, of any instance."""
-        return next((each.number for (plugin, _), each in self._plugins.items() if plugin == name), None)
+        session = self._peers.plugin(name)
+        return session.number if session is not None else None
 
     def switch(self, joining: int | None, leaving: int | None, now: float) -> None:
         """Put one session into routing and take another one out, in one step: nothing falls in between.
@@ -142,7 +162,7 @@ class Router:
             leaving: number of one that is; None for none.
             now: seconds of the router's clock.
         """
-        new, old = self._by_number.get(joining or 0), self._by_number.get(leaving or 0)
+        new, old = self.session(joining or 0), self.session(leaving or 0)
         if new is not None and not new.routed:
             self._set_routed(new, True)
             self.events.enter(new)
@@ -151,11 +171,9 @@ class Router:
             self._set_routed(old, False)
             self.events.leave(old)
             self.requests.leave(old, now)
-        if new is not None and self._standby.get(key := (new.name, new.instance)) is new:
-            del self._standby[key]
-            if old is not None and self._plugins.get(key) is old:
-                self._standby[key] = old
-            self._plugins[key] = new
+        if new is not None:
+            self._peers.hand_over(new, old)
+        self._end_slow(now)
 
     def listeners(self, subject: str) -> set[str]:
         """The names of those whose subscriptions cover a subject."""
@@ -181,14 +199,20 @@ class Router:
             session.outbox.add(encode(p.Goodbye(code, text)))
 
     def tick(self, now: float) -> None:
-        """Do what is due: deadlines, pings to silent peers."""
+        """Do what is due: deadlines, pings to silent peers, a look at those who do not keep up."""
         self.requests.expire(now)
         if self._next_check is not None and now >= self._next_check:
             self._ping_silent(now)
+        if self._next_look is None:
+            if self.events.strained or self.backlog.stuck:
+                self._next_look = now + LOOK_SECS
+        elif now >= self._next_look:
+            self._look_for_slow(now)
 
     def next_deadline(self) -> float | None:
         """When `tick` next has something to do, in the clock of `now`, or None."""
-        times = [when for when in (self.requests.next_deadline(), self._next_check) if when is not None]
+        due = (self.requests.next_deadline(), self._next_check, self._next_look)
+        times = [when for when in due if when is not None]
         return min(times) if times else None
 
     def snapshot(self, now: float) -> Snapshot:
@@ -196,12 +220,21 @@ class Router:
         counters = {
             **self._counters,
             "events_dropped": self.events.dropped,
+            "slow_consumers": self.slow.count,
             "late_replies": self.requests.late,
             "retained_evicted": self.events.retained.evicted,
             **{f"requests_{outcome}": number for outcome, number in self.requests.outcomes.items()},
         }
         sessions = tuple(view_session(each, now) for each in self._sessions.values())
-        return Snapshot(sessions, len(self.requests), len(self.events.retained), counters)
+        return Snapshot(
+            sessions=sessions,
+            slow=tuple(self.slow.views(now)),
+            requests=len(self.requests),
+            retained=len(self.events.retained),
+            waiting_bytes=self.backlog.size,
+            max_waiting_bytes=self.backlog.limit,
+            counters=counters,
+        )
 
     def _act(self, session: Session, packets: list[Any], now: float) -> bool:
         """Act on every packet of a frame; returns whether the session still stands afterwards."""
@@ -253,88 +286,35 @@ class Router:
     def _register_again(self, session: Session, register: p.Register) -> None:
         """A retry whose first answer was late is answered the same; anything else is refused, the session unharmed."""
         if (register.nonce, register.name) == (session.nonce, session.name):
-            session.outbox.add(encode(self._welcome(session)))
+            session.outbox.add(encode(welcome(session, self.limits, self.heartbeat)))
             return
-        self._refuse(session.peer, _already_registered(session))
+        self._refuse(session.peer, already_registered(session))
 
     def _check_unique(self, register: p.Register, identity: Identity, now: float) -> None:
         if register.role != "plugin":
             return
-        key = (identity.name, register.instance)
-        for table in (self._plugins, self._standby):
-            holder = table.get(key)
-            if holder is not None and holder.nonce == register.nonce:
-                # The same process over a new connection: its old session cannot be alive.
-                self._remove(holder, "replaced", "the process registered again over a new connection", now)
-        holder = (self._plugins if identity.routed else self._standby).get(key)
-        if holder is None:
-            return
-        text = (
-            f"plugin {identity.name!r} is registered already by process {holder.pid}"
-            " (stop that one first, or give this one an instance name)"
-        )
-        raise Refusal("duplicate_name", text)
+        for session in list(self._peers.same_process(identity.name, register.instance, register.nonce)):
+            # The same process over a new connection: its old session cannot be alive.
+            self._remove(session, "replaced", "the process registered again over a new connection", now)
+        holder = self._peers.holder(identity.name, register.instance, routed=identity.routed)
+        if holder is not None:
+            raise duplicate_name(holder)
 
     def _open(
         self, peer: bytes, register: p.Register, version: int, identity: Identity, origin: Origin, now: float
     ) -> None:
-        number = self._numbers()
-        session = Session(
-            number=number,
-            peer=peer,
-            role=register.role,
-            version=register.version,
-            instance=register.instance,
-            nonce=register.nonce,
-            pid=origin.pid or _whole(register.info.get("pid")),
-            language=register.language,
-            sdk=register.sdk,
-            identity=identity,
-            origin=origin,
-            protocol=version,
-            opened=now,
-            outbox=Outbox(peer, number, self.limits.event_credit, self.limits.publish_credit, self.dirty),
-            last_seen=now,
-            token=(register.token or "") if identity.proof == "managed" else "",
-            info=register.info,
-            declared=tuple(register.services),
-            routed=identity.routed,
-        )
-        self._sessions[peer] = self._by_number[number] = session
-        if session.role == "plugin":
-            table = self._plugins if session.routed else self._standby
-            table[session.name, session.instance] = session
-        session.outbox.add(encode(self._welcome(session)))
+        number, limits = self._numbers(), self.limits
+        outbox = Outbox(peer, number, limits.event_credit, limits.publish_credit, self.dirty)
+        session = make_session(number, register, version, identity, origin, outbox, now)
+        self._peers.add(session)
+        # Strays go out after all outboxes; what this peer was told before must reach it before this.
+        for frame in [frame for stray, frame in self.strays if stray == peer]:
+            outbox.add_frame(frame)
+        self.strays = [each for each in self.strays if each[0] != peer]
+        outbox.add(encode(welcome(session, limits, self.heartbeat)))
         if self._next_check is None:
             self._next_check = now + self.heartbeat
-        state = str(register.info.get("state", ""))[:64]
-        self.notices.append(
-            SessionOpened(
-                number,
-                session.name,
-                session.role,
-                identity.proof,
-                session.pid,
-                session.version,
-                session.token,
-                state,
-            )
-        )
-
-    def _welcome(self, session: Session) -> p.Registered:
-        limits = {
-            "frame_bytes": self.limits.frame_bytes,
-            "packets_per_frame": self.limits.packets_per_frame,
-            "chunk_credit": self.limits.chunk_credit,
-            "pending_requests": self.limits.pending_requests,
-            "subscriptions": self.limits.subscriptions,
-            "services": self.limits.services,
-            "event_credit": self.limits.event_credit,
-        }
-        credit = self.limits.publish_credit
-        heartbeat_ms = round(self.heartbeat * 1000)
-        granted = session.permissions.narrowed()
-        return p.Registered(session.protocol, session.number, heartbeat_ms, credit, session.name, limits, granted)
+        self.notices.append(opened(session))
 
     def _set_routed(self, session: Session, routed: bool) -> None:
         session.routed = routed
@@ -350,7 +330,7 @@ class Router:
         target = packet.options.get("to") if packet.options else None
         addressed = None
         if target is not None:
-            addressed = self._by_number.get(target) if type(target) is int else None
+            addressed = self._peers.by_number.get(target) if type(target) is int else None
             if addressed is None or not (session.identity.local or session.identity.operator):
                 raise BusError("unavailable", f"there is no session {target!r:.60} that this peer may address")
         self.requests.call(session, packet, now, addressed)
@@ -369,7 +349,7 @@ class Router:
         self._remove(session, "goodbye", packet.text or packet.code, now)
 
     def _on_register(self, session: Session, packet: p.Register, now: float) -> None:
-        raise _already_registered(session)
+        raise already_registered(session)
 
     def _on_unknown(self, session: Session, packet: p.Unknown, now: float) -> None:
         raise BusError("unsupported", f"packet kind {packet.kind} is unknown to protocol version 1")
@@ -394,7 +374,12 @@ class Router:
         self.notices.append(PeerMisbehaved(session.name, session.pid, error.code, error.text))
 
     def _refuse(self, peer: bytes, error: BusError) -> None:
-        self.strays.append((peer, encode_frame(0, [p.Refused(error.code, error.text, error.retry)])))
+        frame = encode_frame(0, [p.Refused(error.code, error.text, error.retry)])
+        session = self._sessions.get(peer)
+        if session is not None:
+            session.outbox.add_frame(frame)
+        else:
+            self.strays.append((peer, frame))
 
     def _grant(self, session: Session) -> None:
         """Give a publisher back the credit of what was routed, in pieces worth a packet."""
@@ -408,17 +393,39 @@ class Router:
 
     def _pay(self, publishers: list[Outbox]) -> None:
         for outbox in dict.fromkeys(publishers):
-            session = self._sessions.get(outbox.peer)
-            if session is not None and session.outbox is outbox:
+            session = self._peers.behind(outbox)
+            if session is not None:
                 self._grant(session)
 
     def _end_slow(self, now: float) -> None:
-        slow = self.events.slow
-        while slow:  # the end of one session may show that another one is slow
+        slow, backlog = self.events.slow, self.backlog
+        while slow or backlog.size > backlog.limit:  # the end of one session may show that another one is slow
+            if not slow:
+                if not self._make_room(now):
+                    return
+                continue
             outbox, text = slow.popitem()
-            session = self._sessions.get(outbox.peer)
-            if session is not None and session.outbox is outbox:
+            session = self._peers.behind(outbox)
+            if session is not None:
                 self.close(session.number, "slow_consumer", text, now)
+
+    def _make_room(self, now: float) -> bool:
+        """End the session because of which most waits, as there is no room for all; returns whether there was one."""
+        weight, worst = heaviest(self._sessions.values(), self.backlog)
+        if worst is None:
+            return False
+        text = (
+            f"{weight} bytes wait at the broker because of it, more than because of any other,"
+            f" and there is room for {self.backlog.limit} in all"
+        )
+        self.close(worst.number, "slow_consumer", text, now)
+        worst.outbox.discard()
+        return True
+
+    def _look_for_slow(self, now: float) -> None:
+        self.backlog.refresh()
+        self.notices += self.slow.look(self.events.strained, now)
+        self._next_look = now + LOOK_SECS if self.slow or self.backlog.stuck else None
 
     def _ping_silent(self, now: float) -> None:
         self._next_check = now + self.heartbeat if self._sessions else None
@@ -427,14 +434,11 @@ class Router:
                 session.outbox.add(encode(p.Ping(0)))
 
     def _remove(self, session: Session, code: str, text: str, now: float) -> None:
-        del self._sessions[session.peer]
-        del self._by_number[session.number]
-        for table in (self._plugins, self._standby):
-            if table.get((session.name, session.instance)) is session:
-                del table[session.name, session.instance]
+        self._peers.remove(session)
         waiting = session.waiting
         paid = self.events.forget(session)
         self.requests.forget(session, text, now)
+        self.backlog.forget(session.outbox)
         self._pay(paid)
         proof = session.identity.proof
         self.notices.append(
@@ -442,16 +446,7 @@ class Router:
         )
 
 
-def _already_registered(session: Session) -> BusError:
-    text = f"this connection is registered already, as {session.role} {session.name!r}"
-    return BusError("already_registered", text)
-
-
 def _seeded(seed: int) -> Callable[[], int]:
     """Session numbers that repeat: for tests and simulation; the edge passes in unpredictable ones."""
     random = Random(seed)
     return lambda: random.getrandbits(62) + 1
-
-
-def _whole(value: object) -> int:
-    return value if type(value) is int and value > 0 else 0

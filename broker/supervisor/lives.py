@@ -94,6 +94,17 @@ class Lives:
                 return await self._stopper.bring_down(unit, limit)
         return ""
 
+    async def end_own(self, unit: Unit, limit: float) -> str:
+        """Takes a plugin down if the broker has started it; only the end of the broker is no reason to stop others."""
+        unit.further.clear()
+        if unit.process or not unit.session:
+            return await self.end(unit, limit)
+        async with unit.lock:
+            unit.supersede()
+            await end_life(unit)
+            unit.let_go()
+        return ""
+
     async def stop(self, unit: Unit, note: str = "") -> tuple[str, ...]:
         """Stops a plugin, before it what needs it; returns the names in that order.
 

@@ -299,6 +299,8 @@ class Supervisor:
     async def stop_all(self, limit: float) -> list[str]:
         """Stops everything in reverse order of dependency, and closes this room for good.
 
+        Plugins that were started by hand go on: they wait for the next broker.
+
         Args:
             limit: seconds for all of it; plugins deep in the order get their share of it.
 
@@ -313,7 +315,7 @@ class Supervisor:
             # What the operator wants of them stays as it is; only what is under way must not go on.
             unit.supersede()
         upgrades = self._lives.own(self._upgrades.abandon(self._upgrades.names(), limit))
-        plugins = self._lives.own(descend(units, self._lives.before, self._lives.end, limit))
+        plugins = self._lives.own(descend(units, self._lives.before, self._lives.end_own, limit))
         left = [text for texts in await asyncio.shield(asyncio.gather(upgrades, plugins)) for text in texts]
         self._lives.cancel_all()
         await self._spawner.close()

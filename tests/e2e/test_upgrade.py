@@ -10,10 +10,11 @@ from tools.upgrading.versions import TROUBLES
 VERSIONED = '@plugin.service("version")\nasync def version():\n    return "{version}"\n'
 
 
-def version(folder: Path, number: str, body: str = "") -> Path:
+def version(folder: Path, number: str, body: str = "", further: str = "") -> Path:
     """A folder with this version of the plugin calc."""
     folder.mkdir()
-    folder.joinpath("plugin.yaml").write_text(f'name: calc\nversion: "{number}"\ntimeouts: {{min_uptime: 0.2}}\n')
+    manifest = f'name: calc\nversion: "{number}"\ntimeouts: {{min_uptime: 0.2}}\n{further}'
+    folder.joinpath("plugin.yaml").write_text(manifest)
     program = SMALL_PLUGIN.format(name="calc", body=VERSIONED.format(version=number) + body)
     folder.joinpath("main.py").write_text(program)
     return folder
@@ -64,3 +65,23 @@ def test_an_upgrade_holds_and_the_quarantine_too_after_the_broker_was_killed(mes
     mesh.run()
     assert mesh.wait_for("calc")["version"] == "2.0"
     assert "is quarantined since" in mesh.cli("upgrade", "calc", "--from", str(bad)).stderr
+
+
+def test_a_new_version_may_do_what_it_asks_for_itself_and_not_what_the_old_one_did(mesh: Mesh) -> None:
+    publishes = '@plugin.service("do")\nasync def do(subject: str):\n    await plugin.publish(subject, {})\n'
+    (mesh.home / "plugins").mkdir()
+    version(mesh.home / "plugins" / "calc", "1.0", publishes, "permissions: {event_bus: {publish: [a.b]}}\n")
+    mesh.run()
+    mesh.wait_for("calc")
+    assert mesh.cli("call", "calc.do", '"a.b"').returncode == 0
+    second = version(mesh.home.parent / "good", "2.0", publishes, "permissions: {event_bus: {publish: [a.c]}}\n")
+    assert mesh.cli("upgrade", "calc", "--from", str(second)).returncode == 0
+    assert mesh.cli("call", "calc.do", '"a.c"').returncode == 0
+    denied = mesh.cli("call", "calc.do", '"a.b"')
+    assert "'calc' lacks the permission 'event_bus: publish a.b'" in denied.stderr
+    third = version(
+        mesh.home.parent / "bad", "3.0", '@plugin.subscribe("a.b")\nasync def on(e):\n    pass\n', "permissions: {}\n"
+    )
+    refused = mesh.cli("upgrade", "calc", "--from", str(third))
+    assert "lacks the permission 'event_bus: subscribe a.b'" in refused.stderr
+    assert mesh.plugin("calc")["version"] == "2.0"

@@ -55,6 +55,21 @@ def test_the_new_version_takes_over_and_the_old_one_is_cleaned_up_afterwards(tmp
     play(tmp_path, scenario, timing=PROVEN_SOON)
 
 
+def test_the_new_version_is_confined_as_its_manifest_and_the_operator_say_before_it_is_proven(tmp_path: Path) -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.configure("hello", limits={"open_files": 60})
+        before = await started(stage)
+        assert (before.in_force or {})["open_files"] == 60
+        asked = version_2(stage, limits={"open_files": 500, "file_size": "2M"})
+        await stage.supervisor.upgrade("hello", asked)
+        after = stage.view("hello")
+        assert after.version == "2.0"
+        in_force = after.in_force or {}
+        assert (in_force["open_files"], in_force["file_size"]) == (60, 2 << 20)
+
+    play(tmp_path, scenario, timing=PROVEN_SOON)
+
+
 @pytest.mark.parametrize(
     ("peer", "manifest", "reason"),
     [

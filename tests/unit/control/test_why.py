@@ -19,7 +19,6 @@ def plugin(**changes: Any) -> PluginView:
     """A plugin that runs well, with changes."""
     usual = PluginView(
         name="hello",
-        title="hello",
         version="1.0",
         description="",
         state="running",
@@ -29,7 +28,6 @@ def plugin(**changes: Any) -> PluginView:
         enabled=True,
         pid=4711,
         session=1,
-        generation=1,
         restarts=0,
         since=10.0,
         error="",
@@ -40,7 +38,6 @@ def plugin(**changes: Any) -> PluginView:
         chain=(),
         retry_in=None,
         runs=1,
-        log_bytes=0,
         log_dropped=0,
     )
     return replace(usual, **changes)
@@ -57,6 +54,7 @@ def session(**changes: Any) -> SessionView:
         proof="managed",
         transport="ipc",
         pid=4711,
+        claimed_pid=4711,
         language="",
         sdk="",
         age=10.0,
