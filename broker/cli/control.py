@@ -1,4 +1,4 @@
-"""`broker status`, `broker start`, `broker stop`: the plugins of a running broker."""
+"""`broker status`, `broker reload-config`: how a running broker and its plugins stand."""
 
 from __future__ import annotations
 
@@ -30,29 +30,6 @@ def status(home: Path, name: str | None, as_json: bool) -> None:
         _show_broker(answer["broker"])
         _show_slow(answer["slow_consumers"])
         _show_table(answer["plugins"])
-
-
-@click.command()
-@click.argument("name")
-@click.option("--timeout", type=click.FloatRange(1), default=120.0, show_default=True, help="Seconds to wait.")
-@click.pass_obj
-def start(home: Path, name: str, timeout: float) -> None:
-    """Start the plugin NAME, after the plugins that it needs."""
-    answer = ask(home, "$broker.start", {"name": name}, timeout)
-    click.echo(f"{name} is {answer['state']}" + (f" (process {answer['pid']})" if answer.get("pid") else ""))
-    if answer["state"] != "running":
-        fail(answer.get("error") or f"{name} is not running", EX_FAILED)
-
-
-@click.command()
-@click.argument("name")
-@click.option("--timeout", type=click.FloatRange(1), default=120.0, show_default=True, help="Seconds to wait.")
-@click.pass_obj
-def stop(home: Path, name: str, timeout: float) -> None:
-    """Stop the plugin NAME, and before it those that need it."""
-    answer = ask(home, "$broker.stop", {"name": name}, timeout)
-    for each in answer["stopped"]:
-        click.echo(f"{each} is stopped")
 
 
 @click.command("reload-config")
@@ -133,8 +110,10 @@ def _note(plugin: dict[str, Any]) -> str:
         notes.append("started by hand")
     if plugin["restarts"]:
         notes.append(f"{plugin['restarts']} restarts")
-    if plugin["silent_secs"] and plugin["silent_secs"] > plugin["silent_limit_secs"]:
-        notes.append(f"unresponsive, silent for {_span(plugin['silent_secs'])}")
+    if plugin["health"]:
+        notes.append(plugin["health"])
+    if plugin["note"]:
+        notes.append(plugin["note"])
     if plugin["error"]:
         notes.append(plugin["error"].splitlines()[0][:100])
     return ", ".join(notes)

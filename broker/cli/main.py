@@ -7,11 +7,14 @@ from pathlib import Path
 import click
 
 from broker import __version__
-from broker.cli.control import reload_config, start, status, stop
+from broker.cli.control import reload_config, status
 from broker.cli.database import db
+from broker.cli.insight import audit, why
 from broker.cli.install import install, remove
 from broker.cli.keys import key
+from broker.cli.logs import logs
 from broker.cli.messages import call, pub, tap
+from broker.cli.orders import disable, drain, enable, reload, start, stop, upgrade
 from broker.cli.package import package
 from broker.cli.record import record
 from broker.cli.replay import recording, replay
@@ -56,24 +59,9 @@ def main(ctx: click.Context, home: Path) -> None:
     ctx.obj = home.expanduser().absolute()
 
 
-for command in (
-    run,
-    check,
-    status,
-    start,
-    stop,
-    reload_config,
-    pub,
-    call,
-    tap,
-    record,
-    replay,
-    recording,
-    db,
-    key,
-    package,
-    install,
-    remove,
-    systemd,
-):
+DAEMON = (run, check, reload_config, systemd, db, key)
+PLUGINS = (status, why, logs, audit, start, stop, reload, upgrade, enable, disable, drain, install, remove, package)
+MESSAGES = (pub, call, tap, record, replay, recording)
+
+for command in (*DAEMON, *PLUGINS, *MESSAGES):
     main.add_command(command)

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol
 
+from broker.control.lately import Incident
 from broker.core.snapshot import Snapshot
+
+
+class QuarantineFacts(Protocol):
+    """Content of a plugin that must not be started."""
+
+    @property
+    def version(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def since(self) -> datetime: ...
+    @property
+    def reason(self) -> str: ...
 
 
 class PluginFacts(Protocol):
@@ -38,9 +54,21 @@ class PluginFacts(Protocol):
     @property
     def error(self) -> str: ...
     @property
+    def note(self) -> str: ...
+    @property
+    def cause(self) -> str: ...
+    @property
+    def chain(self) -> Sequence[str]: ...
+    @property
+    def retry_in(self) -> float | None: ...
+    @property
+    def runs(self) -> int: ...
+    @property
     def last_exit(self) -> str: ...
     @property
     def requires(self) -> Sequence[str]: ...
+    @property
+    def quarantine(self) -> Sequence[QuarantineFacts]: ...
     @property
     def log_dropped(self) -> int: ...
     @property
@@ -49,21 +77,91 @@ class PluginFacts(Protocol):
     def in_force(self) -> Mapping[str, Any] | None: ...
 
 
+class RenewalFacts(Protocol):
+    """What became of one plugin in a reload; `error` is empty when it runs."""
+
+    @property
+    def plugin_id(self) -> str: ...
+    @property
+    def attempts(self) -> int: ...
+    @property
+    def error(self) -> str: ...
+
+
+class LineFacts(Protocol):
+    """A line that a plugin wrote: when it came in (UTC), its level, and the text."""
+
+    @property
+    def at(self) -> str: ...
+    @property
+    def level(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+
+
+class UpgradeFacts(Protocol):
+    """What an upgrade has done; `running` is False when the plugin is stopped and stays so."""
+
+    @property
+    def plugin_id(self) -> str: ...
+    @property
+    def before(self) -> str: ...
+    @property
+    def after(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def running(self) -> bool: ...
+
+
 class Plugins(Protocol):
     """The supervisor, as far as it can be asked and ordered."""
 
     def snapshot(self) -> Sequence[PluginFacts]:
         """Every plugin that is known."""
 
-    async def start(self, name: str) -> None:
-        """Start one, after what it needs; raises BusError when that fails."""
+    async def start(self, name: str, *, force: bool = False) -> None:
+        """Start one, after what it needs and with `force` in spite of a quarantine; raises BusError when that fails."""
 
     async def stop(self, name: str) -> Sequence[str]:
         """Stop one, before it what needs it; returns the names in order. Raises BusError for an unknown name."""
 
+    async def renew(self, names: Sequence[str] | None) -> Sequence[RenewalFacts]:
+        """Reload these, or with None all that are not stopped; returns what became of each."""
+
+    async def logs(self, name: str, number: int, least: str) -> Sequence[LineFacts]:
+        """The last lines that one wrote, of a level or graver ones, oldest first."""
+
+    async def enable(self, name: str) -> None:
+        """Let one run again and start it; raises BusError when that fails."""
+
+    async def disable(self, name: str) -> Sequence[str]:
+        """Stop one, before it what needs it, and keep it from running; returns the names in order."""
+
+    async def drain(self, name: str, limit: float) -> bool:
+        """Give one nothing new and wait up to `limit` seconds until it has finished what it has; whether it has."""
+
+    def undrain(self, name: str) -> None:
+        """Put one back that was drained."""
+
+    async def upgrade(self, name: str, folder: Path | None = None, *, force: bool = False) -> UpgradeFacts:
+        """Put the version in `folder`, or in its own folder, in the place of the one that serves."""
+
 
 class Facts(Protocol):
     """The broker itself."""
+
+    def lately(self, name: str) -> Sequence[Incident]:
+        """What was refused of late to whoever goes by this name, newest last."""
+
+    def process_state(self, pid: int) -> str:
+        """The state of a process as the kernel has it, such as `S` or `T`; empty when there is none."""
+
+    async def ask_health(self, session: int) -> Mapping[str, Any]:
+        """What a plugin says of itself right now; `ok` is False when it does not answer, too."""
+
+    def plugin_dir(self) -> str:
+        """Where plugin folders are put."""
 
     def router(self) -> Snapshot:
         """The bus at this moment."""
@@ -79,6 +177,9 @@ class Facts(Protocol):
 
     async def reload_config(self) -> Mapping[str, Any]:
         """Read the configuration anew; returns what became of each item, or what is wrong with it."""
+
+    async def read_audit(self, limit: int, target: str | None) -> Sequence[dict[str, str]]:
+        """The newest entries of the audit log, oldest first; raises BusError while the database is away."""
 
     def audit(self, actor: str, action: str, target: str, result: str, detail: str = "") -> None:
         """Write into the audit log."""

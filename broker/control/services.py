@@ -6,10 +6,17 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from broker.control.health import judge
+from broker.control.orders import Orders, who
 from broker.control.ports import Facts, Plugins
 from broker.control.slow import slow_as_map
 from broker.control.status import describe_plugins
+from broker.control.why import Case, explain
 from plugin_sdk.wire.errors import BusError
+
+MOST_AUDITS = 1000
+MOST_LINES = 1000
+LONGEST_LINE = 4000  # characters; with the most lines a reply stays below the size of a frame
 
 
 class Control:
@@ -25,18 +32,21 @@ class Control:
         self._plugins = plugins
         self._facts = facts
         self._heartbeat = heartbeat
+        self._orders = Orders(plugins, facts)
 
     def handlers(self) -> Mapping[str, Callable[..., Any]]:
         """By service name."""
         return {
             "$broker.ping": self.ping,
             "$broker.status": self.status,
-            "$broker.start": self.start,
-            "$broker.stop": self.stop,
             "$broker.services": self.services,
             "$broker.sessions": self.sessions,
             "$broker.keys": self.keys,
             "$broker.reload_config": self.reload_config,
+            "$broker.why": self.why,
+            "$broker.audit": self.audit,
+            "$broker.logs": self.logs,
+            **self._orders.handlers(),
         }
 
     async def ping(self) -> None:
@@ -61,15 +71,40 @@ class Control:
         slow = [slow_as_map(each) for each in snapshot.slow if name in (None, each.name)]
         return {"broker": broker, "plugins": rows, "slow_consumers": slow}
 
-    async def start(self, name: str, *, caller: dict[str, Any]) -> dict[str, Any]:
-        """Start a plugin after those it needs; returns how it stands then."""
-        await self._audited(caller, "start", name, self._plugins.start(name))
-        rows = (await self.status(name))["plugins"]
-        return {"name": name, "state": rows[0]["state"], "pid": rows[0]["pid"], "error": rows[0]["error"]}
+    async def why(self, name: str) -> dict[str, str]:
+        """Why the plugin `name` is not reachable: one answer, and the next step to take."""
+        views = self._plugins.snapshot()
+        plugin = next((each for each in views if each.name == name), None)
+        number = plugin.session if plugin else None
+        session = next((each for each in self._facts.router().sessions if each.number == number), None)
+        health = judge(session, self._heartbeat)
+        pid = (plugin.pid if plugin else None) or (session.pid if session else 0)
+        case = Case(
+            name,
+            plugin,
+            session,
+            health,
+            self._facts.lately(name),
+            await self._facts.ask_health(session.number) if session and not health.silent else {},
+            self._facts.process_state(pid) if pid else "",
+            [each.name for each in views],
+            self._facts.plugin_dir(),
+        )
+        answer = explain(case)
+        return {"name": name, "cause": answer.cause, "text": answer.text, "next": answer.step}
 
-    async def stop(self, name: str, *, caller: dict[str, Any]) -> dict[str, Any]:
-        """Stop a plugin, before it those that need it; returns their names in the order of stopping."""
-        return {"stopped": list(await self._audited(caller, "stop", name, self._plugins.stop(name)))}
+    async def audit(self, plugin: str | None = None, n: int = 50) -> list[dict[str, str]]:
+        """The newest `n` entries of the audit log, about one plugin if given, oldest first."""
+        if type(n) is not int or not 1 <= n <= MOST_AUDITS:
+            raise BusError("bad_request", f"n is {n!r:.80}: use 1 to {MOST_AUDITS}")
+        return list(await self._facts.read_audit(n, plugin))
+
+    async def logs(self, name: str, n: int = 50, level: str = "debug") -> list[dict[str, str]]:
+        """The last `n` lines that a plugin wrote, of a level or graver ones, oldest first."""
+        if type(n) is not int or not 1 <= n <= MOST_LINES:
+            raise BusError("bad_request", f"n is {n!r:.80}: use 1 to {MOST_LINES}")
+        lines = await self._plugins.logs(name, n, level)
+        return [{"at": line.at, "level": line.level, "text": line.text[:LONGEST_LINE]} for line in lines]
 
     async def services(self) -> list[dict[str, Any]]:
         """The service registry: which plugin serves what, with what load."""
@@ -121,22 +156,8 @@ class Control:
         self._facts.audit(who(caller), "reload config", "broker", result, "; ".join(report["problems"]))
         return report
 
-    async def _audited(self, caller: dict[str, Any], action: str, name: str, work: Any) -> Any:
-        try:
-            result = await work
-        except BusError as error:
-            self._facts.audit(who(caller), action, name, "refused", error.text)
-            raise
-        self._facts.audit(who(caller), action, name, "done")
-        return result
-
     def _unknown(self, name: str) -> list[dict[str, Any]]:
         known = [each.name for each in self._plugins.snapshot()]
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known)) or 'none'}"
         raise BusError("unavailable", f"there is no plugin {name!r}: {hint}")
-
-
-def who(caller: dict[str, Any]) -> str:
-    """Who asks, for the audit log."""
-    return f"{caller.get('name', 'unknown')} (process {caller.get('pid') or 'unknown'})"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from broker.control.health import SILENT_BEATS, judge
 from broker.control.ports import PluginFacts
 from broker.core.snapshot import SessionView, Snapshot
 
 REGISTRATION = ("unregistered", "registering", "registered", "failed")
-SILENT_BEATS = 3  # heartbeats without a word after which a plugin is called unresponsive
 
 
 def describe_plugins(facts: Sequence[PluginFacts], snapshot: Snapshot, heartbeat: float) -> list[dict[str, Any]]:
@@ -41,6 +41,11 @@ def _describe(facts: PluginFacts, session: SessionView | None, heartbeat: float)
         "uptime_secs": facts.since,
         "restarts": facts.restarts,
         "error": facts.error,
+        "note": facts.note or _drained(facts, session),
+        "quarantine": [
+            {"version": each.version, "digest": each.digest, "since": each.since.isoformat(), "reason": each.reason}
+            for each in facts.quarantine
+        ],
         "last_exit": facts.last_exit,
         "requires": list(facts.requires),
         "log_lines_dropped": facts.log_dropped,
@@ -49,13 +54,18 @@ def _describe(facts: PluginFacts, session: SessionView | None, heartbeat: float)
     }
 
 
+def _drained(facts: PluginFacts, session: SessionView | None) -> str:
+    drained = session is not None and not session.routed and facts.state == "running"
+    return "drained: it gets nothing new" if drained else ""
+
+
 def _further_instance(session: SessionView, heartbeat: float) -> dict[str, Any]:
     return {
         "name": session.name,
         "instance": session.instance,
         "version": session.version,
         "description": "",
-        "state": "running",
+        "state": "running" if session.routed else "standby",
         "desired": "running",
         "registration": "registered",
         "managed": False,
@@ -64,6 +74,8 @@ def _further_instance(session: SessionView, heartbeat: float) -> dict[str, Any]:
         "uptime_secs": session.age,
         "restarts": 0,
         "error": "",
+        "note": "",
+        "quarantine": [],
         "last_exit": "",
         "requires": [],
         "log_lines_dropped": 0,
@@ -77,6 +89,8 @@ def _describe_session(session: SessionView | None, heartbeat: float) -> dict[str
     if session is None:
         return {
             "session": None,
+            "routed": False,
+            "health": "",
             "claimed_pid": None,
             "proof": "",
             "transport": "",
@@ -91,6 +105,8 @@ def _describe_session(session: SessionView | None, heartbeat: float) -> dict[str
         }
     return {
         "session": session.number,
+        "routed": session.routed,
+        "health": judge(session, heartbeat).text,
         "claimed_pid": session.claimed_pid or None,
         "proof": session.proof,
         "transport": session.transport,

@@ -8,7 +8,7 @@ the operator key. See docs/PROTOCOL.md, "Registration".
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from broker.core.grants import UNRESTRICTED, Permissions
 from broker.core.sessions import Identity, Origin
@@ -27,11 +27,15 @@ class Refusal(BusError):
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """A start of a managed plugin that has not registered yet, or may register again after a lost link."""
+    """A start of a managed plugin that has not registered yet, or may register again after a lost link.
+
+    `routed`: whether its services and subscriptions come into force at once, or with a switch.
+    """
 
     plugin_id: str
     pid: int
     permissions: Permissions
+    routed: bool = True
 
 
 class Admission:
@@ -44,9 +48,16 @@ class Admission:
         self._grants: Callable[[str], Permissions] = lambda name: UNRESTRICTED
         self.closed = False
 
-    def expect(self, token: str, plugin_id: str, pid: int, permissions: Permissions = UNRESTRICTED) -> None:
+    def expect(
+        self, token: str, plugin_id: str, pid: int, permissions: Permissions = UNRESTRICTED, *, routed: bool = True
+    ) -> None:
         """Admit the process `pid`, or one of its process group, as `plugin_id` when it shows `token`."""
-        self._expected[token] = Expected(plugin_id, pid, permissions)
+        self._expected[token] = Expected(plugin_id, pid, permissions, routed)
+
+    def set_routed(self, token: str, routed: bool) -> None:
+        """Whether a process that registers again by this token is routed."""
+        if token in self._expected:
+            self._expected[token] = replace(self._expected[token], routed=routed)
 
     def forget(self, token: str) -> None:
         """Admit nobody by this token any more."""
@@ -117,4 +128,4 @@ def _by_start(packet: p.Register, origin: Origin, expected: Expected) -> Identit
     if origin.pid and expected.pid not in (origin.pid, origin.group):
         text = f"this token was made for process {expected.pid}, but process {origin.pid} shows it"
         raise Refusal("bad_token", text)
-    return Identity(expected.plugin_id, "managed", permissions=expected.permissions)
+    return Identity(expected.plugin_id, "managed", permissions=expected.permissions, routed=expected.routed)

@@ -85,13 +85,11 @@ class Events:
         if lane.overrun or (last and lane.full):
             raise BusError("limit", "too many events wait for this session already: read them, then subscribe")
         lane.users += 1
-        subscription = Subscription(packet.ref, packet.pattern, packet.group, lane)
+        subscription = Subscription(packet.ref, packet.pattern, packet.group, lane, last=last)
         session.subscriptions[packet.ref] = subscription
-        self._tree.insert(packet.pattern, subscription)
-        self._routes.clear()
         session.outbox.add(encode(p.Ok(packet.ref)))
-        if last:
-            self._send_last_values(subscription)
+        if session.routed:
+            self._enter(subscription)
 
     def unsubscribe(self, session: Session, packet: p.Unsubscribe) -> list[Outbox]:
         """End a subscription; what already waits for its peer is still sent.
@@ -107,6 +105,21 @@ class Events:
         session.outbox.add(encode(p.Ok(packet.ref)))
         subscription.lane.users -= 1
         return [] if subscription.lane.users else self._retire(session, subscription.lane)
+
+    def enter(self, session: Session) -> None:
+        """Put what a session has subscribed to into force."""
+        for subscription in session.subscriptions.values():
+            self._enter(subscription)
+
+    def leave(self, session: Session) -> None:
+        """Hand nothing more to a session; what already waits for its peer is still sent."""
+        for subscription in session.subscriptions.values():
+            self._tree.remove(subscription.pattern, subscription)
+        self._routes.clear()
+
+    def listening(self, subject: str) -> set[bytes]:
+        """The peers whose subscriptions cover a subject."""
+        return {subscription.lane.outbox.peer for subscription in self._tree.match(subject)}
 
     def forget(self, session: Session) -> list[Outbox]:
         """Remove everything of a lost session; returns publishers that have credit again."""
@@ -226,6 +239,13 @@ class Events:
         """How many peers and groups got the last event on this subject, if nothing has changed since."""
         route = self._routes.get(subject)
         return len(route.targets) + len(route.groups) if route else 0
+
+    def _enter(self, subscription: Subscription) -> None:
+        self._tree.insert(subscription.pattern, subscription)
+        self._routes.clear()
+        if subscription.last:
+            subscription.last = False
+            self._send_last_values(subscription)
 
     def _hold(self, target: Target, payload: bytes, cost: int) -> None:
         lane = target.lane

@@ -24,13 +24,14 @@ MAX_LANES = 16
 
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """One SUBSCRIBE in force."""
+    """One SUBSCRIBE in force; `last` while it still has to get the last values."""
 
     id: int
     pattern: str
     group: str | None
     lane: Lane
     dropped: int = 0
+    last: bool = False
 
 
 @dataclass(slots=True, eq=False)

@@ -7,6 +7,7 @@ from plugin_sdk.wire.errors import BusError
 from plugin_sdk.wire.subjects import is_reserved
 
 _LIFE_CYCLE = "$plugin."
+_LOGS = "$log."
 
 
 def missing(session: Session, permission: str, name: str) -> BusError:
@@ -18,10 +19,16 @@ def missing(session: Session, permission: str, name: str) -> BusError:
 def check_may_subscribe(session: Session, pattern: str) -> None:
     """Raise BusError `denied` unless this session may see what `pattern` covers."""
     if is_reserved(pattern):
-        if not (session.identity.local or session.identity.operator):
+        if not (session.identity.local or session.identity.operator or _may_read_logs(session, pattern)):
             raise BusError("denied", f"subscribing to {pattern!r} is for the operator: it is reserved")
     elif not session.permissions.may_subscribe(pattern):
         raise missing(session, "event_bus: subscribe", pattern)
+
+
+def _may_read_logs(session: Session, pattern: str) -> bool:
+    # What plugins write may hold secrets: only who was granted it by name, not who is free to do all else.
+    granted = session.permissions.subscribe is not None and session.permissions.may_subscribe(pattern)
+    return pattern.startswith(_LOGS) and granted
 
 
 def check_may_serve(session: Session, service: str) -> None:

@@ -70,7 +70,18 @@ class Requests:
         instance.limit, instance.disclose = limit, packet.options.get("caller") is True
         session.instances[name] = instance
         session.outbox.add(encode(p.Ok(packet.ref)))
-        self._dispatch(self.services.add(name, instance), now)
+        if session.routed:
+            self._dispatch(self.services.add(name, instance), now)
+
+    def enter(self, session: Session, now: float) -> None:
+        """Put the services of a session into force."""
+        for name, instance in session.instances.items():
+            self._dispatch(self.services.add(name, instance), now)
+
+    def leave(self, session: Session, now: float) -> None:
+        """Give no more requests to a session; those that run may still be answered."""
+        for name, instance in session.instances.items():
+            self._remove_instance(name, instance, now)
 
     def withdraw(self, session: Session, packet: p.Withdraw, now: float) -> None:
         """Take a service away; requests that run already may still be answered."""

@@ -12,10 +12,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from broker.core.admission import Admission, Refusal
+from broker.core.admission import Admission
 from broker.core.backlog import Backlog
 from broker.core.events import Events
-from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened
+from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost
+from broker.core.opening import already_registered, duplicate_name, make_session, opened, welcome
+from broker.core.peers import Peers
 from broker.core.requests import Requests
 from broker.core.sessions import Identity, Origin, Session
 from broker.core.slow import LOOK_SECS, SlowConsumers, heaviest
@@ -57,14 +59,14 @@ class Router:
         self.backlog = Backlog(limits.total_bytes)
         self.events = Events(limits, self.backlog, seed)
         self.requests = self.requests_type(limits, self.backlog)
-        self.slow = SlowConsumers(limits.event_credit, self._session_of)
+        self._peers = Peers()
+        # Every frame asks for its session here.
+        self._sessions = self._peers.by_address
+        self.slow = SlowConsumers(limits.event_credit, self._peers.behind)
         self.notices: list[Notice] = []
         self.dirty: list[Outbox] = []
         self.strays: list[tuple[bytes, bytes]] = []
         self._numbers = numbers or _seeded(seed)
-        self._sessions: dict[bytes, Session] = {}
-        self._by_number: dict[int, Session] = {}
-        self._plugins: dict[tuple[str, str], Session] = {}
         self._next_check: float | None = None
         self._next_look: float | None = None
         self._counters = {"frames": 0, "packets": 0, "garbage": 0, "refused": 0, "stray": 0}
@@ -126,7 +128,7 @@ class Router:
 
     def hold_back(self, outbox: Outbox, now: float) -> bool:
         """The transport takes no more from this outbox now; returns whether what is left may wait in it."""
-        session = self._session_of(outbox)
+        session = self._peers.behind(outbox)
         if session is None:
             return False
         if outbox.pending_bytes > self.limits.outbox_bytes:
@@ -134,22 +136,51 @@ class Router:
             return False
         self.backlog.report(outbox)
         self._end_slow(now)
-        return self._session_of(outbox) is not None
+        return self._peers.behind(outbox) is not None
 
     def close(self, number: int, code: str, text: str, now: float) -> None:
         """End a session from this side, telling its peer why."""
-        session = self._by_number.get(number)
+        session = self._peers.by_number.get(number)
         if session is not None:
             self.strays.append((session.peer, encode_frame(number, [p.Goodbye(code, text)])))
             self._remove(session, code, text, now)
 
     def session(self, number: int) -> Session | None:
         """The record of an open session, for reading."""
-        return self._by_number.get(number)
+        return self._peers.by_number.get(number)
 
     def plugin_session(self, name: str) -> int | None:
         """Number of the session registered as plugin `name`, of any instance."""
-        return next((each.number for (plugin, _), each in self._plugins.items() if plugin == name), None)
+        session = self._peers.plugin(name)
+        return session.number if session is not None else None
+
+    def switch(self, joining: int | None, leaving: int | None, now: float) -> None:
+        """Put one session into routing and take another one out, in one step: nothing falls in between.
+
+        The one that leaves finishes what it has, and keeps its name unless the other one has taken it.
+
+        Args:
+            joining: number of a session that is not routed; None for none.
+            leaving: number of one that is; None for none.
+            now: seconds of the router's clock.
+        """
+        new, old = self.session(joining or 0), self.session(leaving or 0)
+        if new is not None and not new.routed:
+            self._set_routed(new, True)
+            self.events.enter(new)
+            self.requests.enter(new, now)
+        if old is not None and old.routed:
+            self._set_routed(old, False)
+            self.events.leave(old)
+            self.requests.leave(old, now)
+        if new is not None:
+            self._peers.hand_over(new, old)
+        self._end_slow(now)
+
+    def listeners(self, subject: str) -> set[str]:
+        """The names of those whose subscriptions cover a subject."""
+        peers = self.events.listening(subject)
+        return {session.name for peer in peers if (session := self._sessions.get(peer)) is not None}
 
     def drain(self) -> None:
         """Admit nobody and begin no request of plugins any more; what runs may finish."""
@@ -257,89 +288,39 @@ class Router:
     def _register_again(self, session: Session, register: p.Register) -> None:
         """A retry whose first answer was late is answered the same; anything else is refused, the session unharmed."""
         if (register.nonce, register.name) == (session.nonce, session.name):
-            session.outbox.add(encode(self._welcome(session)))
+            session.outbox.add(encode(welcome(session, self.limits, self.heartbeat)))
             return
-        self._refuse(session.peer, _already_registered(session))
+        self._refuse(session.peer, already_registered(session))
 
     def _check_unique(self, register: p.Register, identity: Identity, now: float) -> None:
         if register.role != "plugin":
             return
-        holder = self._plugins.get((identity.name, register.instance))
-        if holder is None:
-            return
-        if holder.nonce == register.nonce:
+        for session in list(self._peers.same_process(identity.name, register.instance, register.nonce)):
             # The same process over a new connection: its old session cannot be alive.
-            self._remove(holder, "replaced", "the process registered again over a new connection", now)
-            return
-        text = (
-            f"plugin {identity.name!r} is registered already by {_whose(holder)}"
-            " (stop that one first, or give this one an instance name)"
-        )
-        raise Refusal("duplicate_name", text)
+            self._remove(session, "replaced", "the process registered again over a new connection", now)
+        holder = self._peers.holder(identity.name, register.instance, routed=identity.routed)
+        if holder is not None:
+            raise duplicate_name(holder)
 
     def _open(
         self, peer: bytes, register: p.Register, version: int, identity: Identity, origin: Origin, now: float
     ) -> None:
-        number, claimed = self._numbers(), _whole(register.info.get("pid"))
-        session = Session(
-            number=number,
-            peer=peer,
-            role=register.role,
-            version=register.version,
-            instance=register.instance,
-            nonce=register.nonce,
-            pid=origin.pid or (claimed if identity.local else 0),
-            claimed_pid=claimed,
-            language=register.language,
-            sdk=register.sdk,
-            identity=identity,
-            origin=origin,
-            protocol=version,
-            opened=now,
-            outbox=Outbox(peer, number, self.limits.event_credit, self.limits.publish_credit, self.dirty),
-            last_seen=now,
-            token=(register.token or "") if identity.proof == "managed" else "",
-            info=register.info,
-            declared=tuple(register.services),
-        )
-        self._sessions[peer] = self._by_number[number] = session
-        if session.role == "plugin":
-            self._plugins[session.name, session.instance] = session
+        number, limits = self._numbers(), self.limits
+        outbox = Outbox(peer, number, limits.event_credit, limits.publish_credit, self.dirty)
+        session = make_session(number, register, version, identity, origin, outbox, now)
+        self._peers.add(session)
         # Strays go out after all outboxes; what this peer was told before must reach it before this.
         for frame in [frame for stray, frame in self.strays if stray == peer]:
-            session.outbox.add_frame(frame)
+            outbox.add_frame(frame)
         self.strays = [each for each in self.strays if each[0] != peer]
-        session.outbox.add(encode(self._welcome(session)))
+        outbox.add(encode(welcome(session, limits, self.heartbeat)))
         if self._next_check is None:
             self._next_check = now + self.heartbeat
-        state = str(register.info.get("state", ""))[:64]
-        self.notices.append(
-            SessionOpened(
-                number,
-                session.name,
-                session.role,
-                identity.proof,
-                session.pid,
-                session.version,
-                session.token,
-                state,
-            )
-        )
+        self.notices.append(opened(session))
 
-    def _welcome(self, session: Session) -> p.Registered:
-        limits = {
-            "frame_bytes": self.limits.frame_bytes,
-            "packets_per_frame": self.limits.packets_per_frame,
-            "chunk_credit": self.limits.chunk_credit,
-            "pending_requests": self.limits.pending_requests,
-            "subscriptions": self.limits.subscriptions,
-            "services": self.limits.services,
-            "event_credit": self.limits.event_credit,
-        }
-        credit = self.limits.publish_credit
-        heartbeat_ms = round(self.heartbeat * 1000)
-        granted = session.permissions.narrowed()
-        return p.Registered(session.protocol, session.number, heartbeat_ms, credit, session.name, limits, granted)
+    def _set_routed(self, session: Session, routed: bool) -> None:
+        session.routed = routed
+        self.admission.set_routed(session.token, routed)
 
     def _on_credit(self, session: Session, packet: p.Credit, now: float) -> None:
         if packet.stream:
@@ -351,7 +332,7 @@ class Router:
         target = packet.options.get("to") if packet.options else None
         addressed = None
         if target is not None:
-            addressed = self._by_number.get(target) if type(target) is int else None
+            addressed = self._peers.by_number.get(target) if type(target) is int else None
             if addressed is None or not (session.identity.local or session.identity.operator):
                 raise BusError("unavailable", f"there is no session {target!r:.60} that this peer may address")
         self.requests.call(session, packet, now, addressed)
@@ -370,7 +351,7 @@ class Router:
         self._remove(session, "goodbye", packet.text or packet.code, now)
 
     def _on_register(self, session: Session, packet: p.Register, now: float) -> None:
-        raise _already_registered(session)
+        raise already_registered(session)
 
     def _on_unknown(self, session: Session, packet: p.Unknown, now: float) -> None:
         raise BusError("unsupported", f"packet kind {packet.kind} is unknown to protocol version 1")
@@ -414,7 +395,7 @@ class Router:
 
     def _pay(self, publishers: list[Outbox]) -> None:
         for outbox in dict.fromkeys(publishers):
-            session = self._session_of(outbox)
+            session = self._peers.behind(outbox)
             if session is not None:
                 self._grant(session)
 
@@ -426,7 +407,7 @@ class Router:
                     return
                 continue
             outbox, text = slow.popitem()
-            session = self._session_of(outbox)
+            session = self._peers.behind(outbox)
             if session is not None:
                 self.close(session.number, "slow_consumer", text, now)
 
@@ -448,11 +429,6 @@ class Router:
         self.notices += self.slow.look(self.events.strained, now)
         self._next_look = now + LOOK_SECS if self.slow or self.backlog.stuck else None
 
-    def _session_of(self, outbox: Outbox) -> Session | None:
-        """The session that an outbox belongs to, unless it has ended."""
-        session = self._sessions.get(outbox.peer)
-        return session if session is not None and session.outbox is outbox else None
-
     def _ping_silent(self, now: float) -> None:
         self._next_check = now + self.heartbeat if self._sessions else None
         for session in self._sessions.values():
@@ -460,10 +436,7 @@ class Router:
                 session.outbox.add(encode(p.Ping(0)))
 
     def _remove(self, session: Session, code: str, text: str, now: float) -> None:
-        del self._sessions[session.peer]
-        del self._by_number[session.number]
-        if self._plugins.get((session.name, session.instance)) is session:
-            del self._plugins[session.name, session.instance]
+        self._peers.remove(session)
         waiting = session.waiting
         paid = self.events.forget(session)
         self.requests.forget(session, text, now)
@@ -475,23 +448,7 @@ class Router:
         )
 
 
-def _already_registered(session: Session) -> BusError:
-    text = f"this connection is registered already, as {session.role} {session.name!r}"
-    return BusError("already_registered", text)
-
-
 def _seeded(seed: int) -> Callable[[], int]:
     """Session numbers that repeat: for tests and simulation; the edge passes in unpredictable ones."""
     random = Random(seed)
     return lambda: random.getrandbits(62) + 1
-
-
-def _whose(session: Session) -> str:
-    """The process behind a session, and whether that is only its own word."""
-    if session.pid:
-        return f"process {session.pid}"
-    return f"a peer over {session.origin.transport} that calls itself process {session.claimed_pid or 'unknown'}"
-
-
-def _whole(value: object) -> int:
-    return value if type(value) is int and value > 0 else 0

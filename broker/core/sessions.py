@@ -29,12 +29,16 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a session is, and how that was proven: `managed`, `key`, `operator`, `curve` or `local`."""
+    """Who a session is, and how that was proven: `managed`, `key`, `operator`, `curve` or `local`.
+
+    `routed`: whether it is to be routed from its beginning.
+    """
 
     name: str
     proof: str
     operator: bool = False
     permissions: Permissions = UNRESTRICTED
+    routed: bool = True
 
     @property
     def local(self) -> bool:
@@ -46,7 +50,8 @@ class Identity:
 class Session:
     """The broker's record of one admitted peer. Mutable, owned by the router, never handed out: see snapshot.py.
 
-    `pid` is what the kernel says, 0 when it cannot know, as over TCP; `claimed_pid` is what the peer says.
+    `pid` is what the kernel says, 0 when it cannot know, as over TCP; `claimed_pid` is what the peer says. `routed`:
+    whether its services and subscriptions are in force; those of a standby are only kept.
     """
 
     number: int
@@ -78,6 +83,7 @@ class Session:
     held: int = 0  # bytes of its calls that wait at the broker for an instance with room
     published: int = 0
     errors: int = 0
+    routed: bool = True
     may_publish: Verdicts | None = None
     may_call: Verdicts | None = None
     may_offer: Verdicts | None = None

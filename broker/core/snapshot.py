@@ -61,6 +61,7 @@ class SessionView:
     waiting: int
     waiting_bytes: int
     stats: dict[str, Any]
+    routed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,7 @@ def view_session(session: Session, now: float) -> SessionView:
         waiting=session.waiting,
         waiting_bytes=session.waiting_bytes,
         stats=dict(session.stats),
+        routed=session.routed,
     )
 
 

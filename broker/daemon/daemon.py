@@ -13,8 +13,10 @@ from typing import Any
 
 from broker import __version__, tracepoints
 from broker.config import MIB, Config, load
+from broker.control.lately import Incident, Lately
+from broker.control.orders import who
 from broker.control.packages import PackageOrders
-from broker.control.services import Control, who
+from broker.control.services import Control
 from broker.core import Router
 from broker.core.grants import Permissions
 from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened, SlowConsumer
@@ -24,6 +26,7 @@ from broker.daemon.announcing import Announcer, count_plugins
 from broker.daemon.bulletin import Bulletin
 from broker.daemon.denials import Denials
 from broker.daemon.local import local_bus
+from broker.daemon.logfeed import LogFeed
 from broker.daemon.mesh import MeshPort
 from broker.daemon.packages import Packages, make_installer
 from broker.daemon.records import Records
@@ -41,6 +44,7 @@ from broker.supervisor.access import Access, Grants, read_grants
 from broker.supervisor.confinement import ResourceLimits
 from broker.supervisor.discovery import shipped
 from broker.supervisor.document import BadDocument
+from broker.supervisor.processes import stat
 from broker.supervisor.supervisor import Supervisor
 from plugin_sdk.wire.errors import BusError
 from plugin_sdk.wire.limits import Limits
@@ -74,6 +78,7 @@ class Daemon:
         self._started_up = asyncio.Event()
         self._started = time.monotonic()
         self._warnings: list[str] = []
+        self._lately = Lately(time.monotonic)
         self._router = _router(config, traces.set_up())
         self._edge = Edge(self._router, self._on_notices)
         self._store = Store(
@@ -85,17 +90,12 @@ class Daemon:
         self._bus = local_bus(self._edge, __version__)
         self._grants = Grants()
         self._router.admission.set_grants(self._granted)
-        self._mesh = MeshPort(self._router, self._bus, self._edge.wake, self._granted)
+        self._mesh = MeshPort(self._router, self._bus, self._edge.wake, self._edge.until, self._granted)
         self._records = Records(self._store)
         self._denials = Denials(self._records.audit, time.monotonic, asyncio.get_running_loop().call_later)
+        self._logfeed = LogFeed(self._bus, self._router.listeners, time.monotonic)
         self._supervisor = self._make_supervisor([shipped()] if demo else [])
-        self._packages = Packages(
-            make_installer(config, self._home),
-            config.plugin_manager.data_dir,
-            self._supervisor.reload,
-            self._renew,
-            self._records.audit,
-        )
+        self._packages = self._make_packages()
         self._tasks: set[asyncio.Task[None]] = set()
         self._bulletin = Bulletin(self._bus, self._own)
         rooms = Rooms(
@@ -214,6 +214,27 @@ class Daemon:
         except HomeError as error:
             raise BusError("failed", f"the keys stay as they were: {error}") from None
 
+    def lately(self, name: str) -> list[Incident]:
+        """What was refused of late to whoever goes by this name."""
+        return self._lately.of(name)
+
+    def process_state(self, pid: int) -> str:
+        """The state of a process as the kernel has it; empty when there is none."""
+        found = stat(pid)
+        return found.state.decode() if found else ""
+
+    async def ask_health(self, session: int) -> Mapping[str, Any]:
+        """What a plugin says of itself right now."""
+        return await self._mesh.ask_health(session)
+
+    def plugin_dir(self) -> str:
+        """Where plugin folders are put."""
+        return str(self._config.plugin_manager.plugin_dir)
+
+    async def read_audit(self, limit: int, target: str | None) -> list[dict[str, str]]:
+        """The newest entries of the audit log, oldest first."""
+        return await self._records.newest_audits(limit, target)
+
     def audit(self, actor: str, action: str, target: str, result: str, detail: str = "") -> None:
         """Write into the audit log."""
         self._records.audit(actor, action, target, result, detail)
@@ -240,6 +261,7 @@ class Daemon:
             timeout=settings.timeout,
             most=ResourceLimits(memory=settings.max_memory * MIB or None, cpu=settings.max_cpu / 100 or None),
             sandbox="best-effort" if settings.enable_sandbox else "off",
+            passed_on=self._logfeed.take,
         )
 
     async def _start_plugins(self) -> None:
@@ -250,13 +272,32 @@ class Daemon:
         await self._supervisor.start_all()
         await self._packages.follow()
 
+    def _make_packages(self) -> Packages:
+        supervisor = self._supervisor
+
+        async def upgrade(name: str, folder: Path) -> None:
+            # Whether it may be tried again is decided by its package.
+            await supervisor.upgrade(name, folder, force=True, remember=False)
+
+        return Packages(
+            make_installer(self._config, self._home),
+            self._config.plugin_manager.data_dir,
+            supervisor.reload,
+            upgrade,
+            self._renew,
+            self._records.audit,
+        )
+
     async def _renew(self, changed: Mapping[str, float]) -> None:
         """Start plugins anew that run, or failed to, with code from before it was changed; stopped ones stay so."""
         now = time.time()
-        for view in self._supervisor.snapshot():
-            if view.desired == "running" and changed.get(view.name, 0.0) > now - (view.run_age or 0.0):
-                for name in reversed(await self._supervisor.stop(view.name)):
-                    await self._supervisor.start(name)
+        stale = [
+            view.name
+            for view in self._supervisor.snapshot()
+            if view.desired == "running" and changed.get(view.name, 0.0) > now - (view.run_age or 0.0)
+        ]
+        if stale:
+            await self._supervisor.renew(stale)
 
     def _listen(self, endpoint: str) -> None:
         try:
@@ -335,8 +376,11 @@ class Daemon:
                     self._on_lost(notice)
                 case RegistrationRefused():
                     self._mesh.on_refused(notice)
+                    self._lately.note(notice.name, "registration", notice.code, notice.text, notice.pid)
                     self._denials.refused(notice)
                 case PeerMisbehaved():
+                    if notice.code == "denied":
+                        self._lately.note(notice.name, "denied", notice.code, notice.text, notice.pid)
                     self._denials.misbehaved(notice)
                 case SlowConsumer():
                     self._bulletin.slow_consumer(notice)

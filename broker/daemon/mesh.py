@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from broker.core.grants import Permissions
 from broker.core.notices import RegistrationRefused, SessionOpened
 from broker.core.router import Router
+from broker.core.sessions import Session
 from broker.supervisor.access import Access
 from broker.supervisor.errors import CommandError
 from plugin_sdk.client import Bus
 from plugin_sdk.wire.errors import BusError
 
+HEALTH_SECS = 1.0  # what a plugin may take to say how it is, when a person waits for it
 MAX_REFUSALS = 10  # texts kept per plugin: what a start has to explain, not a log
 
 
@@ -26,6 +28,7 @@ class MeshPort:
         router: where tokens are admitted.
         bus: the broker's own session, for commands.
         wake: has the edge send what the router has to say.
+        until: waits until a condition holds after some turn of the edge, or so many seconds are over.
         granted: what a plugin may do, by its name and by what it asks for.
     """
 
@@ -34,22 +37,24 @@ class MeshPort:
         router: Router,
         bus: Bus,
         wake: Callable[[], None],
+        until: Callable[[Callable[[], bool], float], Awaitable[bool]],
         granted: Callable[[str, Access | None], Permissions],
     ) -> None:
         self._router = router
         self._bus = bus
         self._wake = wake
+        self._until = until
         self._granted = granted
         self._waiting: dict[str, asyncio.Future[int]] = {}
         self._registered: dict[str, int] = {}
         self._owners: dict[str, str] = {}
         self._refusals: dict[str, deque[str]] = {}
 
-    def expect(self, plugin_id: str, token: str, pid: int, asked: Access | None) -> None:
+    def expect(self, plugin_id: str, token: str, pid: int, asked: Access | None, *, routed: bool = True) -> None:
         """Admit the process `pid`, or one of its group, as `plugin_id` when it shows `token`."""
         self._refusals[plugin_id] = deque(maxlen=MAX_REFUSALS)
         self._owners[token] = plugin_id
-        self._router.admission.expect(token, plugin_id, pid, self._granted(plugin_id, asked))
+        self._router.admission.expect(token, plugin_id, pid, self._granted(plugin_id, asked), routed=routed)
 
     def forget(self, token: str) -> None:
         """Admit nobody by this token any more, and end the session that it opened.
@@ -88,6 +93,23 @@ class MeshPort:
         except BusError as error:
             raise CommandError(error.code, error.text) from None
 
+    async def ask_health(self, session: int) -> dict[str, Any]:
+        """What a plugin says of itself right now; `ok` is False when it does not answer, too."""
+        try:
+            answer = await self.command(session, "$plugin.health", {}, HEALTH_SECS)
+        except CommandError as error:
+            return {"ok": False, "reason": f"asked how it is, it answered: {error.text}"}
+        return answer if isinstance(answer, dict) else {}
+
+    def switch(self, joining: int | None, leaving: int | None) -> None:
+        """Put one session into routing and take another one out, in one step; None stands for none."""
+        self._router.switch(joining, leaving, time.monotonic())
+        self._wake()
+
+    async def drained(self, session: int, timeout: float) -> bool:
+        """Wait until a session has answered all requests and taken all events it was given; False when it has not."""
+        return await self._until(lambda: _is_idle(self._router.session(session)), timeout)
+
     def session_of(self, plugin_id: str) -> int | None:
         """The session registered as this plugin, if any."""
         return self._router.plugin_session(plugin_id)
@@ -104,3 +126,7 @@ class MeshPort:
         refusals = self._refusals.get(self._owners.get(notice.token, notice.name))
         if refusals is not None:
             refusals.append(f"{notice.code}: {notice.text}")
+
+
+def _is_idle(session: Session | None) -> bool:
+    return session is None or not (session.serving or session.waiting)

@@ -72,6 +72,8 @@ class Packages:
         installer: works on the files.
         data_dir: holds a folder for each plugin's own files.
         reload: makes the plugins what the folders say; returns what became of each.
+        upgrade: puts what is in a folder in the place of a plugin that runs, once it has proven itself; raises
+            SupervisorError when it did not, and what ran before goes on.
         renew: starts plugins anew that run from before their code was changed, at these times of the wall clock.
         audit: writes into the audit log: actor, action, target, result, detail; from any thread.
     """
@@ -81,6 +83,7 @@ class Packages:
         installer: Installer,
         data_dir: Path,
         reload: Callable[[], Awaitable[Sequence[Outcome]]],
+        upgrade: Callable[[str, Path], Awaitable[object]],
         renew: Callable[[Mapping[str, float]], Awaitable[None]],
         audit: Callable[[str, str, str, str, str], None],
     ) -> None:
@@ -88,6 +91,7 @@ class Packages:
         self._installed = installer.installed
         self._data_dir = data_dir
         self._reload = reload
+        self._upgrade = upgrade
         self._renew = renew
         self._audit = audit
         self._turn = asyncio.Lock()
@@ -313,15 +317,22 @@ class Packages:
         return news
 
     async def _replace(self, actor: str, record: Record, before: Record | None) -> None:
-        """Puts a package in force and has it started; what was there before is back when it does not come up."""
+        """Puts a package in force and has it run; what was there before goes on when it does not come up."""
+        if before is not None and before.digest != record.digest:
+            await self._prove(actor, record, before)
         await asyncio.to_thread(self._put_in_force, actor, record, before)
-        outcome = next((each for each in await self._reload() if each.plugin_id == record.id), None)
-        if outcome is None or outcome.result != FAILED or before is None or before.digest == record.digest:
-            return
-        await asyncio.to_thread(self._go_back, actor, record, before, outcome.text)
         await self._reload()
-        text = f"{record.id} {record.version} did not come up, {before.version} is back: {outcome.text}"
-        raise PackageError(State.REFUSED, text)
+
+    async def _prove(self, actor: str, record: Record, before: Record) -> None:
+        try:
+            await self._upgrade(record.id, self._installed.folder(record))
+        except SupervisorError as error:
+            if error.code == "disabled":
+                # Nothing runs that could be replaced: it is what is started when it is enabled.
+                return
+            if error.code not in ("busy", "cancelled", "shutting_down"):
+                await asyncio.to_thread(self._throw_out, actor, record, before, error.text)
+            raise PackageError(State.REFUSED, error.text) from None
 
     def _put_in_force(self, actor: str, record: Record, before: Record | None) -> None:
         if before and before.folder_name == record.folder_name:
@@ -332,11 +343,10 @@ class Packages:
         log.info("package %s %s is in force%s (%s)", record.id, record.version, instead, by)
         self._audit(actor, "install", record.id, "done", f"{record.version}{instead}, {by}, {record.digest}")
 
-    def _go_back(self, actor: str, record: Record, before: Record, reason: str) -> None:
-        self._installed.activate(before)
+    def _throw_out(self, actor: str, record: Record, before: Record, reason: str) -> None:
         self._installed.quarantine(record, reason)
         self._installed.discard(record)
-        log.error("package %s %s did not come up, %s is back: %s", record.id, record.version, before.version, reason)
+        log.error("package %s %s is thrown out, %s stays: %s", record.id, record.version, before.version, reason)
         self._audit(actor, "install", record.id, "failed", f"{record.version} {record.digest}: {reason}")
 
     def _clear(self, names: Iterable[str]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from broker.store import Store
+from broker.store import Store, StoreDown
+from plugin_sdk.wire.errors import BusError
 
 
 class Records:
@@ -28,9 +29,35 @@ class Records:
             desired_state=desired,
         )
 
+    def quarantined(self, plugin_id: str, digest: str, version: str, reason: str, *, released: bool) -> None:
+        """Content that must not be started again, and why; or that may be after all, when `released`."""
+        self._store.plugins.record_quarantine(plugin_id, digest, version, reason, released=released)
+
     def exited(self, plugin_id: str, text: str, restarts: int) -> None:
         """How the process of a plugin ended."""
         self._store.plugins.record_exit(plugin_id, text, restarts)
+
+    async def newest_audits(self, limit: int, target: str | None) -> list[dict[str, str]]:
+        """The newest entries of the audit log, about one plugin if given, oldest first.
+
+        Raises:
+            BusError: the database cannot be asked.
+        """
+        try:
+            found = await self._store.audit.newest(limit, target)
+        except StoreDown as error:
+            raise BusError("unavailable", f"the audit log cannot be read: {error}") from None
+        return [
+            {
+                "at": each.happened_at.isoformat(timespec="milliseconds"),
+                "actor": each.actor,
+                "action": each.action,
+                "target": each.target,
+                "result": each.result,
+                "detail": each.detail,
+            }
+            for each in reversed(found)
+        ]
 
     def audit(self, actor: str, action: str, target: str, result: str, detail: str) -> None:
         """Who did what to which plugin, with what result (SEC-5)."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from broker.store import writes
 from broker.store.reading import Reader
-from broker.store.records import PluginRecord, RegisterStatus
+from broker.store.records import PluginRecord, QuarantineRecord, RegisterStatus
 from broker.store.writes import Write
 
 if TYPE_CHECKING:
@@ -51,6 +51,22 @@ class PluginRepository:
     def record_exit(self, plugin_id: str, exit_text: str, restarts: int) -> None:
         """Set how the process of a plugin ended last and how often it was restarted."""
         self._submit(writes.exited(self._node, plugin_id, self._clock(), exit_text, restarts))
+
+    def record_quarantine(self, plugin_id: str, digest: str, version: str, reason: str, *, released: bool) -> None:
+        """Keep content of a plugin from being started, for this reason; or let it be again (PLG-8)."""
+        self._submit(
+            writes.quarantined(self._node, plugin_id, self._clock(), digest, version, reason, released=released)
+        )
+
+    async def quarantine(self, plugin_id: str | None = None) -> Sequence[QuarantineRecord]:
+        """Return what is or was kept from being started, of one plugin if given, newest first; raises StoreDown."""
+
+        def query(connection: "Connection") -> Sequence[QuarantineRecord]:
+            from broker.store import statements
+
+            return statements.quarantine_of(connection, self._node, plugin_id)
+
+        return await self._reader.read(query)
 
     async def list(self) -> Sequence[PluginRecord]:
         """Return the plugins of this node in the order of their ids; raises StoreDown."""

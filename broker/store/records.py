@@ -62,6 +62,18 @@ class PluginRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class QuarantineRecord:
+    """Content of a plugin that was kept from being started, why and since when (UTC); `released` when it may be."""
+
+    plugin_id: str
+    digest: str
+    version: str
+    reason: str
+    released: bool
+    happened_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class AuditRecord:
     """A row of the audit log: who did what to which target, when (UTC), with what result (SEC-5)."""
 

@@ -16,7 +16,7 @@ from broker.store.errors import StoreDown
 from broker.store.url import masked
 
 # All revisions in migrations/versions, oldest first.
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 HEAD = REVISIONS[-1]
 
 _MIGRATE_SECS = 120

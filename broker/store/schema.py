@@ -44,6 +44,18 @@ plugins = Table(
     Index("idx_register_status", "register_status"),
 )
 
+quarantine = Table(
+    "t_quarantine",
+    metadata,
+    Column("node", String(ID_CHARS), primary_key=True),
+    Column("plugin_id", String(ID_CHARS), primary_key=True),
+    Column("digest", String(WORD_BYTES), primary_key=True),
+    Column("version", String(WORD_BYTES), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("released", Boolean, nullable=False, server_default=text("0")),
+    Column("happened_at", _Moment, nullable=False),
+)
+
 audit = Table(
     "t_audit",
     metadata,

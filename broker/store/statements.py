@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, Insert, Row, Table, Update, delete, select, update
 from sqlalchemy.dialects import mysql, sqlite
 
-from broker.store.records import AuditRecord, PluginRecord, RegisterStatus
-from broker.store.schema import audit, plugins
+from broker.store.records import AuditRecord, PluginRecord, QuarantineRecord, RegisterStatus
+from broker.store.schema import audit, plugins, quarantine
 from broker.store.writes import Kind
 
 _SETS = {
@@ -23,6 +23,7 @@ def writing(dialect: str) -> Mapping[Kind, Insert]:
     statements: dict[Kind, Insert] = {kind: upsert(plugins, columns) for kind, columns in _SETS.items()}
     # Setting a unique column to itself is the portable way to do nothing: INSERT IGNORE would hide other errors.
     statements[Kind.AUDIT] = upsert(audit, ("entry",))
+    statements[Kind.QUARANTINE] = upsert(quarantine, ("version", "reason", "released", "happened_at"))
     return statements
 
 
@@ -54,6 +55,14 @@ def newest_audits(connection: Connection, node: str, limit: int, target: str | N
     return [_audit(row) for row in connection.execute(query)]
 
 
+def quarantine_of(connection: Connection, node: str, plugin_id: str | None) -> Sequence[QuarantineRecord]:
+    """Return the quarantine of `node`, that of one plugin if given, newest first."""
+    query = select(quarantine).where(quarantine.c.node == node).order_by(quarantine.c.happened_at.desc())
+    if plugin_id is not None:
+        query = query.where(quarantine.c.plugin_id == plugin_id)
+    return [_quarantined(row) for row in connection.execute(query)]
+
+
 def remove_audits(connection: Connection, node: str, before: datetime, most: int) -> int:
     """Remove the audit entries of `node` from before a moment, `most` at a time; return how many these were."""
     # Entries come in the order of time: looking at the oldest needs no index of its own, however many there are.
@@ -66,8 +75,8 @@ def remove_audits(connection: Connection, node: str, before: datetime, most: int
 
 def _sqlite_upsert(table: Table, columns: Sequence[str]) -> Insert:
     statement = sqlite.insert(table)
-    unique = ["entry"] if table is audit else ["node", "plugin_id"]
-    return statement.on_conflict_do_update(unique, set_={name: statement.excluded[name] for name in columns})
+    keys = ["entry"] if table is audit else [column.name for column in table.primary_key]
+    return statement.on_conflict_do_update(keys, set_={name: statement.excluded[name] for name in columns})
 
 
 def _mysql_upsert(table: Table, columns: Sequence[str]) -> Insert:
@@ -81,6 +90,12 @@ def _plugin(row: Row[tuple[object, ...]]) -> PluginRecord:
     values["created_at"] = values["created_at"].replace(tzinfo=UTC)
     values["updated_at"] = values["updated_at"].replace(tzinfo=UTC)
     return PluginRecord(**values)
+
+
+def _quarantined(row: Row[tuple[object, ...]]) -> QuarantineRecord:
+    values = {name: value for name, value in row._mapping.items() if name != "node"}
+    values["happened_at"] = values["happened_at"].replace(tzinfo=UTC)
+    return QuarantineRecord(**values)
 
 
 def _audit(row: Row[tuple[object, ...]]) -> AuditRecord:

@@ -29,6 +29,7 @@ class Kind(Enum):
     STATUS = auto()
     EXIT = auto()
     AUDIT = auto()
+    QUARANTINE = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,9 @@ class Write:
     @property
     def key(self) -> tuple[Kind, str] | None:
         """Writes with the same key set the same columns of the same row; audit entries have none."""
-        return None if self.kind is Kind.AUDIT else (self.kind, self.target)
+        if self.kind is Kind.AUDIT:
+            return None
+        return (self.kind, f"{self.target} {self.values.get('digest', '')}")
 
     def __str__(self) -> str:
         what = self.values["action"] if self.kind is Kind.AUDIT else self.kind.name.lower()
@@ -94,6 +97,15 @@ def audited(node: str, at: datetime, actor: str, action: str, target: str, resul
     row |= {"actor": fit(actor, LINE_BYTES), "action": fit(action, LINE_BYTES), "detail": fit(detail)}
     row |= {"target": fit(target, LINE_BYTES), "result": fit(result, LINE_BYTES)}
     return Write(Kind.AUDIT, target, row)
+
+
+def quarantined(
+    node: str, plugin_id: str, at: datetime, digest: str, version: str, reason: str, *, released: bool
+) -> Write:
+    """Keep content of a plugin from being started, or let it be again."""
+    row: dict[str, object] = {"node": node, "plugin_id": _unicode(plugin_id), "digest": fit(digest, WORD_BYTES)}
+    row |= {"version": fit(version, WORD_BYTES), "reason": fit(reason), "released": released}
+    return Write(Kind.QUARANTINE, plugin_id, row | {"happened_at": _stored(at)})
 
 
 def fit(text: str, limit: int = TEXT_BYTES) -> str:

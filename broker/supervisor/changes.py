@@ -9,7 +9,7 @@ from broker.supervisor.states import Desired, State
 from broker.supervisor.unit import Unit
 
 # A change of these takes effect at once; anything else the process must be started anew for.
-_AT_ONCE = frozenset({"name", "description", "restart", "timeouts"})
+_AT_ONCE = frozenset({"name", "description", "restart", "on_dependency_restart", "timeouts"})
 _FIELDS = (
     "name",
     "version",
@@ -23,6 +23,7 @@ _FIELDS = (
     "env",
     "config",
     "restart",
+    "on_dependency_restart",
     "timeouts",
     "permissions",
     "limits",

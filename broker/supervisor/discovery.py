@@ -12,6 +12,7 @@ from broker.supervisor.plan import Candidate
 from broker.supervisor.section import read_as
 
 MANIFEST = "plugin.yaml"
+ACTIVE = ".active"  # beside the folders of installed packages, with a link to each that is in force
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,8 @@ def read_folder(folder: Path, config_dir: Path) -> Installed:
     """Reads one plugin folder; never raises for what is in it."""
     name = folder.name
     # An installed package is behind a link that an upgrade exchanges; what runs must not be pulled away under itself.
-    packaged = folder.is_symlink()
-    folder = folder.resolve() if packaged else folder
+    folder = folder.resolve() if folder.is_symlink() else folder
+    packaged = len(folder.parents) > 1 and (folder.parents[1] / ACTIVE).is_dir()
     try:
         manifest = read_as(Manifest, read_document(folder / MANIFEST))
     except BadDocument as error:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from broker.supervisor.plan import Problem
 from broker.supervisor.process import Process
 from broker.supervisor.restart import GiveUp, Leave
 from broker.supervisor.starter import Starter, StartFailed, StepFailed, StepRefused, Superseded
-from broker.supervisor.states import State, Trigger
+from broker.supervisor.states import Cause, State, Trigger
 from broker.supervisor.timing import Timing
 from broker.supervisor.unit import Unit
 
@@ -52,6 +52,8 @@ class Keeper:
     Args:
         before: what a plugin comes after.
         came_up: called whenever one has come up.
+        went_down: called whenever a run has ended that was not meant to.
+        refusal: why a plugin must not be started; an empty text when it may.
         clock: monotonic seconds.
         dice: random numbers from 0 up to 1.
     """
@@ -62,6 +64,8 @@ class Keeper:
         timing: Timing,
         before: Callable[[Unit], Before],
         came_up: Callable[[Unit], None],
+        went_down: Callable[[Unit], object],
+        refusal: Callable[[Unit], Awaitable[str]],
         clock: Callable[[], float],
         dice: Callable[[], float],
     ) -> None:
@@ -69,12 +73,18 @@ class Keeper:
         self._timing = timing
         self._before = before
         self._came_up = came_up
+        self._went_down = went_down
+        self._refusal = refusal
         self._clock = clock
         self._dice = dice
 
     async def keep(self, unit: Unit, generation: int) -> None:
         """Lives the life of a managed plugin, from WAITING until it is over."""
         await self._live(unit, self._rounds(unit, generation))
+
+    async def keep_on(self, unit: Unit) -> None:
+        """Lives on the life of a managed plugin that runs already, or whose process has just ended."""
+        await self._live(unit, self._rounds(unit, unit.generation, running=True))
 
     async def accompany(self, unit: Unit, session: int) -> None:
         """Lives the life of a plugin that was started by hand, from its registration to its end."""
@@ -91,20 +101,21 @@ class Keeper:
         try:
             await life
         except Blocked as blocked:
-            unit.fail(str(blocked), blocked.problem)
+            unit.fail(str(blocked), Cause.DEPENDENCY, blocked.problem)
         except Superseded:
             return
         except Exception as error:
             # A defect of ours must not look like a plugin that is still coming.
             logger.exception("supervising plugin %s failed", unit.plugin_id)
             await self._starter.discard(unit)
-            unit.fail(f"supervising plugin {unit.plugin_id!r} failed: {error!r}; this is a defect of the broker")
+            text = f"supervising plugin {unit.plugin_id!r} failed: {error!r}; this is a defect of the broker"
+            unit.fail(text, Cause.DEFECT)
 
     async def _visit(self, unit: Unit, session: int) -> None:
         try:
             await self._starter.prepare(unit, session)
         except (StepFailed, StepRefused) as error:
-            unit.fail(f"plugin {unit.plugin_id!r}, started by hand, did not start: {error}")
+            unit.fail(f"plugin {unit.plugin_id!r}, started by hand, did not start: {error}", Cause.START)
             return
         self._has_come_up(unit)
         assert unit.lost is not None
@@ -113,20 +124,29 @@ class Keeper:
         unit.ended(reason)
         unit.move(Trigger.EXITED)
 
-    async def _rounds(self, unit: Unit, generation: int) -> None:
-        while (delay := await self._one_round(unit, generation)) is not None:
+    async def _rounds(self, unit: Unit, generation: int, *, running: bool = False) -> None:
+        delay = await (self._run(unit) if running else self._one_round(unit, generation))
+        while delay is not None:
+            unit.retry_at = self._clock() + delay
             await asyncio.sleep(delay)
             unit.move(Trigger.START)
+            delay = await self._one_round(unit, generation)
 
     async def _one_round(self, unit: Unit, generation: int) -> float | None:
         """One start and the run after it; returns the seconds until the next round, None when there is none."""
         await self._wait_for_others(unit)
+        if refusal := await self._refusal(unit):
+            unit.fail(refusal, Cause.QUARANTINE)
+            return None
         try:
             await self._starter.bring_up(unit, generation)
         except StartFailed as failure:
-            unit.fail(str(failure))
+            unit.fail(str(failure), Cause.START)
             return None if failure.final else unit.record.slow_retry()
         self._has_come_up(unit)
+        return await self._run(unit)
+
+    async def _run(self, unit: Unit) -> float | None:
         began = self._clock()
         ended = await self._watch(unit)
         return self._judge(unit, ended, self._clock() - began)
@@ -145,6 +165,7 @@ class Keeper:
         if unit.process:
             how = f"process {unit.process.pid}, {unit.process.age():.2f} s after it was ordered"
         logger.info("plugin %s%s is registered and runs: %s", unit.plugin_id, version, how)
+        unit.runs += 1
         self._came_up(unit)
 
     async def _watch(self, unit: Unit) -> Ended:
@@ -184,8 +205,9 @@ class Keeper:
         if isinstance(verdict, GiveUp):
             limits = self._timing.restart
             often = f" (more than {limits.budget} restarts in {limits.window:g} s)" if verdict.delay else ""
-            unit.fail(unit.with_last_words(story + often))
+            unit.fail(unit.with_last_words(story + often), Cause.CRASHES if verdict.delay else Cause.ENDED)
             return verdict.delay
+        self._went_down(unit)
         unit.restarts += 1
         unit.move(Trigger.RETRY, unit.with_last_words(story))
         logger.warning("%s; restart %d in %.1f s", story, unit.restarts, verdict.delay)

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,8 +37,9 @@ class PluginLog:
     What exceeds its limits is dropped and counted, never waited for.
     """
 
-    def __init__(self, file: "LogFile", limits: LogLimits, writer: "LogWriter") -> None:
+    def __init__(self, plugin_id: str, file: "LogFile", limits: LogLimits, writer: "LogWriter") -> None:
         self.written = 0
+        self._plugin_id = plugin_id
         self.dropped = 0
         self.dropped_lines = 0
         self._file = file
@@ -68,6 +70,8 @@ class PluginLog:
         self.written += len(data)
         self._dropped_told = self.dropped
         self._line_open = not data.endswith(b"\n")
+        if self._writer.passed_on:
+            self._writer.passed_on(self._plugin_id, data)
         return True
 
     def end_line(self) -> None:
@@ -85,9 +89,19 @@ class PluginLog:
 
 
 class LogWriter:
-    """The thread that writes, started with the first write."""
+    """The thread that writes, started with the first write.
 
-    def __init__(self, directory: Path, limits: LogLimits | None = None) -> None:
+    Args:
+        passed_on: told of everything that a plugin wrote, in the event loop's thread.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        limits: LogLimits | None = None,
+        passed_on: Callable[[str, bytes], None] | None = None,
+    ) -> None:
+        self.passed_on = passed_on
         self._directory = directory
         self._limits = limits or LogLimits()
         self._logs: dict[str, PluginLog] = {}
@@ -102,7 +116,7 @@ class LogWriter:
         if plugin_id not in self._logs:
             file = LogFile(self._directory / f"{plugin_id}.log", self._limits)
             self._files.append(file)
-            self._logs[plugin_id] = PluginLog(file, self._limits, self)
+            self._logs[plugin_id] = PluginLog(plugin_id, file, self._limits, self)
         return self._logs[plugin_id]
 
     def accept(self, file: "LogFile", data: bytes) -> bool:

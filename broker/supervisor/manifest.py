@@ -1,18 +1,19 @@
 """What a plugin says about itself in `plugin.yaml`, and what its operator says about it in `config_dir/NAME.yaml`."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType, structs
 
 from broker.supervisor.access import Access
 from broker.supervisor.confinement import AskedSandbox, ResourceLimits, Sandbox
-from broker.supervisor.restart import RestartPolicy
+from broker.supervisor.restart import OnRestart, RestartPolicy
 from broker.supervisor.section import Section
 from broker.supervisor.values import (
     FLAG,
     POLICY,
+    STRATEGY,
     TEXT,
     Command,
     Environment,
@@ -32,6 +33,8 @@ class Timeouts(Section, frozen=True):
     start: Secs = None
     cleanup: Secs = None
     stop: Secs = None
+    drain: Secs = None
+    min_uptime: Secs = None
 
     def over(self, base: "Timeouts") -> "Timeouts":
         """These, and those of `base` where these say nothing."""
@@ -61,6 +64,7 @@ class Manifest(Section, frozen=True):
     env: Environment = msgspec.field(default_factory=dict)
     config: FreeConfig = msgspec.field(default_factory=dict)
     restart: Annotated[RestartPolicy, POLICY] = RestartPolicy.ALWAYS
+    on_dependency_restart: Annotated[OnRestart, STRATEGY] = OnRestart.KEEP
     timeouts: StepTimeouts = Timeouts()
 
     @classmethod
@@ -74,8 +78,9 @@ class Manifest(Section, frozen=True):
         """The manifest as the operator wants it."""
         return structs.replace(
             self,
-            enabled=self.enabled if overrides.enabled is UNSET else overrides.enabled,
-            restart=self.restart if overrides.restart is UNSET else overrides.restart,
+            enabled=_first(overrides.enabled, self.enabled),
+            restart=_first(overrides.restart, self.restart),
+            on_dependency_restart=_first(overrides.on_dependency_restart, self.on_dependency_restart),
             env={**self.env, **overrides.env},
             config=_merged(self.config, overrides.config),
             timeouts=overrides.timeouts.over(self.timeouts),
@@ -89,12 +94,20 @@ class Overrides(Section, frozen=True):
     env: Environment = msgspec.field(default_factory=dict)
     config: FreeConfig = msgspec.field(default_factory=dict)
     restart: Annotated[RestartPolicy | UnsetType, POLICY] = UNSET
+    on_dependency_restart: Annotated[OnRestart | UnsetType, STRATEGY] = UNSET
     limits: AskedLimits = ResourceLimits()
     sandbox: Annotated[Sandbox, Meta(description="'mode', 'read' and 'write'")] = Sandbox()
     timeouts: StepTimeouts = Timeouts()
 
 
 NO_ORDERS = Overrides()
+
+
+_Value = TypeVar("_Value")
+
+
+def _first(over: _Value | UnsetType, base: _Value) -> _Value:
+    return base if isinstance(over, UnsetType) else over
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,12 @@ from broker.supervisor.access import Access
 class Mesh(Protocol):
     """The bus, as far as the life of plugins is concerned."""
 
-    def expect(self, plugin_id: str, token: str, pid: int, asked: Access | None) -> None:
+    def expect(self, plugin_id: str, token: str, pid: int, asked: Access | None, *, routed: bool = True) -> None:
         """Admit this token at REGISTER, under this name and from this process only, until forget().
 
-        `asked`: the permissions that the plugin asks for.
+        Args:
+            asked: the permissions that the plugin asks for.
+            routed: False for a process that stands by: its services and subscriptions come into force with switch().
         """
 
     def forget(self, token: str) -> None:
@@ -30,6 +32,12 @@ class Mesh(Protocol):
             CommandError: it answered with an error, or not within `timeout` seconds, or is gone.
         """
 
+    def switch(self, joining: int | None, leaving: int | None) -> None:
+        """Put one session into routing and take another one out, in one step; None stands for none."""
+
+    async def drained(self, session: int, timeout: float) -> bool:
+        """Wait until a session has answered all requests and taken all events it was given; False when it has not."""
+
     def session_of(self, plugin_id: str) -> int | None:
         """The session that is registered under this name, if any."""
 
@@ -44,6 +52,9 @@ class Records(Protocol):
         self, plugin_id: str, *, name: str, version: str, description: str, enabled: bool, desired: str
     ) -> None:
         """What the manifest says, and what the operator wants."""
+
+    def quarantined(self, plugin_id: str, digest: str, version: str, reason: str, *, released: bool) -> None:
+        """Content that must not be started again, and why; or that may be after all, when `released`."""
 
     def exited(self, plugin_id: str, text: str, restarts: int) -> None:
         """How a run ended."""

@@ -17,6 +17,14 @@ class RestartPolicy(StrEnum):
     NEVER = "never"
 
 
+class OnRestart(StrEnum):
+    """What becomes of a plugin when one that it requires is restarted."""
+
+    KEEP = "keep"
+    RESTART = "restart"
+    STOP = "stop"
+
+
 @dataclass(frozen=True, slots=True)
 class RestartLimits:
     """The bounds of restarting, in seconds but for `budget`, a count.

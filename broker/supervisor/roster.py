@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from broker.supervisor.discovery import Catalog, discover, read_overrides
+from broker.supervisor.decided import as_decided, digest_or_nothing, with_enabled
+from broker.supervisor.discovery import Catalog, Installed, discover, read_folder, read_overrides
 from broker.supervisor.errors import SupervisorError
 from broker.supervisor.keeper import Before
 from broker.supervisor.plan import Plan, make_plan
+from broker.supervisor.standing import Choice, Standing
 from broker.supervisor.states import State, Trigger
 from broker.supervisor.unit import Unit
 
@@ -23,11 +25,14 @@ class Roster:
         make_unit: makes the unit of a plugin id.
     """
 
-    def __init__(self, plugin_dirs: Sequence[Path], config_dir: Path, make_unit: Callable[[str], Unit]) -> None:
+    def __init__(
+        self, plugin_dirs: Sequence[Path], config_dir: Path, standing: Standing, make_unit: Callable[[str], Unit]
+    ) -> None:
         self.plan = Plan()
         self.warnings: list[str] = []
         self._plugin_dirs = plugin_dirs
         self._config_dir = config_dir
+        self._standing = standing
         self._make_unit = make_unit
         self._units: dict[str, Unit] = {}
 
@@ -42,10 +47,14 @@ class Roster:
         """The unit of this id; raises SupervisorError for an unknown one."""
         unit = self._units.get(plugin_id)
         if unit is None:
-            near = get_close_matches(plugin_id, self._units, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(self._units)) or 'none'}"
-            raise SupervisorError("unavailable", f"there is no plugin {plugin_id!r}: {hint}")
+            raise SupervisorError("unavailable", self.unknown(plugin_id))
         return unit
+
+    def unknown(self, plugin_id: str) -> str:
+        """What to say of an id that is not here."""
+        near = get_close_matches(plugin_id, self._units, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(self._units)) or 'none'}"
+        return f"there is no plugin {plugin_id!r}: {hint}"
 
     def in_order(self) -> list[Unit]:
         """All of them, each after what it comes after; those that cannot start are last."""
@@ -66,9 +75,46 @@ class Roster:
         """Takes in what the folders hold now; a plugin that is active keeps what it was started with."""
         self.take_in(await self.look())
 
+    async def refresh(self, unit: Unit) -> None:
+        """Takes in what the folder of one plugin at rest holds now."""
+        if unit.installed is None:
+            return
+        found = await self.look_into(unit.plugin_id, unit.installed.folder)
+        if found.fault or found.plugin_id != unit.plugin_id:
+            await self.rescan()
+        elif found != unit.installed:
+            unit.install(found)
+            unit.describe()
+            self.replan()
+
     async def look(self) -> Catalog:
-        """What the folders hold now; nothing is taken in."""
-        return await asyncio.to_thread(discover, self._plugin_dirs, self._config_dir)
+        """What the folders hold now, as the standing decisions have it; nothing is taken in."""
+        return await asyncio.to_thread(self._look)
+
+    async def look_into(self, plugin_id: str, folder: Path | None) -> Installed:
+        """What one folder holds now, None for the plugin's own; nothing is taken in."""
+        if folder is None:
+            found = {each.plugin_id: each for each in (await self.look()).plugins}
+            return found.get(plugin_id) or Installed(plugin_id, Path(), fault=f"plugin {plugin_id!r} has no folder")
+        return with_enabled(await asyncio.to_thread(read_folder, folder, self._config_dir), self._standing.enabled)
+
+    async def enabled_by_itself(self, unit: Unit) -> bool:
+        """Whether a plugin may run as far as its folder and its operator's file go."""
+        if unit.installed is None:
+            return True
+        found = await asyncio.to_thread(read_folder, unit.installed.folder, self._config_dir)
+        return found.manifest is None or found.manifest.enabled
+
+    async def choose(self, plugin_id: str, folder: Path | None) -> None:
+        """Runs a plugin from this folder from its next start on; None for the one that it is found in anyway."""
+        if folder is None:
+            return
+        own = {each.plugin_id: each for each in (await asyncio.to_thread(self._discover)).plugins}.get(plugin_id)
+        if own and own.folder == folder:
+            await self._standing.choose(plugin_id, None)
+        else:
+            digest = await asyncio.to_thread(digest_or_nothing, own.folder) if own else ""
+            await self._standing.choose(plugin_id, Choice(str(folder), digest))
 
     async def admit(self, plugin_id: str) -> Unit:
         """The unit of a plugin that was started by hand, with what its operator's file says.
@@ -113,6 +159,12 @@ class Roster:
     def replan(self) -> None:
         """Makes the plan anew, because a plugin that was started by hand has come."""
         self.plan = make_plan(unit.candidate for unit in self._units.values())
+
+    def _discover(self) -> Catalog:
+        return discover(self._plugin_dirs, self._config_dir)
+
+    def _look(self) -> Catalog:
+        return as_decided(self._discover(), self._standing, self._config_dir)
 
     def _forget_departed(self) -> None:
         departed = [unit for unit in self if unit.installed is None and unit.session is None and not unit.active]

@@ -126,6 +126,7 @@ class Starter:
             unit.ended(str(how))
 
     async def _attempt(self, unit: Unit, generation: int, met: list[str]) -> None:
+        unit.attempts = len(met) + 1
         if met:
             unit.move(Trigger.START)
         async with self._slots:
@@ -159,7 +160,8 @@ class Starter:
             raise StepFailed(f"spawn: no process could be made for it: {error.strerror}") from None
         unit.process = process
         pid = await self._step(process, "spawn", _until_forked(process), self._timing.step)
-        self._mesh.expect(unit.plugin_id, process.token, pid, unit.manifest.permissions if unit.manifest else None)
+        asked = unit.manifest.permissions if unit.manifest else None
+        self._mesh.expect(unit.plugin_id, process.token, pid, asked, routed=not unit.standby)
         process.go()
         return process
 

@@ -42,10 +42,23 @@ class Trigger(StrEnum):
     EXITED = "exited"
     FAIL = "fail"
     ADOPT = "adopt"
+    SWITCHED = "switched"
     STOP = "stop"
     GONE = "gone"
     DISABLE = "disable"
     ENABLE = "enable"
+
+
+class Cause(StrEnum):
+    """Why a plugin has failed."""
+
+    MANIFEST = "manifest"
+    DEPENDENCY = "dependency"
+    QUARANTINE = "quarantine"
+    START = "start"
+    CRASHES = "crashes"
+    ENDED = "ended"
+    DEFECT = "defect"
 
 
 class ImpossibleTransition(RuntimeError):
@@ -81,6 +94,8 @@ TRANSITIONS: Mapping[tuple[State, Trigger], State] = MappingProxyType(
         (State.STARTING, Trigger.STARTED): State.RUNNING,
         # A process that the operator started by hand comes in by its registration.
         **_from_each(_AT_REST, Trigger.ADOPT, State.INITIALIZING),
+        # A new version takes over, whatever has become of the old one.
+        **_from_each((State.STOPPED, *_ALIVE, State.FAILED), Trigger.SWITCHED, State.RUNNING),
         # What goes wrong. LOST: the process lives, its session does not; it may register again.
         (State.RUNNING, Trigger.LOST): State.REGISTERING,
         **_from_each((*_COMING_UP, State.RUNNING), Trigger.RETRY, State.BACKOFF),

@@ -100,7 +100,8 @@ class Stopper:
         how = await process.end(grace)
         text = str(how)
         level = logging.INFO
-        if how.signal == signal.SIGKILL:
+        unit.was_killed = how.signal == signal.SIGKILL
+        if unit.was_killed:
             text += f": it did not end within {grace:.1f} s of SIGTERM"
             step, level = "SIGKILL", logging.WARNING
         took = asyncio.get_running_loop().time() - began

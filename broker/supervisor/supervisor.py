@@ -1,34 +1,45 @@
 """Starts, watches and stops all plugins; the one door to this room."""
 
 import asyncio
-import itertools
 import logging
 import os
 import random
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from math import inf
 from pathlib import Path
-from typing import Any
 
 from broker import tracepoints
 from broker.supervisor.confinement import NO_LIMITS, Mode, ResourceLimits
 from broker.supervisor.descent import descend
+from broker.supervisor.discovery import Installed
 from broker.supervisor.document import BadDocument
+from broker.supervisor.enabling import Enabling
 from broker.supervisor.errors import SupervisorError
 from broker.supervisor.keeper import Keeper
+from broker.supervisor.levels import LEVELS
+from broker.supervisor.lives import Lives
 from broker.supervisor.logs import LogWriter
 from broker.supervisor.ports import Mesh, Records
 from broker.supervisor.process import Surroundings
+from broker.supervisor.quarantine import Quarantine
 from broker.supervisor.reload import Outcome, Reload
+from broker.supervisor.renewal import Renewal, Renewed
 from broker.supervisor.roster import Roster
 from broker.supervisor.slots import Slots
 from broker.supervisor.spawner import Spawner
+from broker.supervisor.standing import Standing
 from broker.supervisor.starter import Starter
-from broker.supervisor.states import Desired, State, Trigger
+from broker.supervisor.states import Desired, State
 from broker.supervisor.stopper import Stopper
+from broker.supervisor.tailing import LogLine, Tail
 from broker.supervisor.timing import Timing
 from broker.supervisor.unit import Unit
+from broker.supervisor.upgrade import Unrecorded, Upgrade, beside_of
+from broker.supervisor.upgrades import Upgraded, Upgrades
 from broker.supervisor.view import PluginView
+from plugin_sdk.wire import conventions as c
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +60,7 @@ class Supervisor:
         sandbox: the mode of the sandbox of plugins about which nobody says anything.
         timing: every other figure; `timeout` goes before it.
         environ: the environment that plugins inherit; the broker's own when not given.
+        passed_on: told of everything that a plugin writes.
         clock: monotonic seconds.
         dice: random numbers from 0 up to 1.
     """
@@ -70,6 +82,7 @@ class Supervisor:
         sandbox: Mode = "off",
         timing: Timing | None = None,
         environ: Mapping[str, str] | None = None,
+        passed_on: Callable[[str, bytes], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         dice: Callable[[], float] = random.random,
     ) -> None:
@@ -77,21 +90,37 @@ class Supervisor:
         inherited = dict(os.environ if environ is None else environ)
         around = Surroundings(home, endpoint, data_dir, inherited, most, sandbox)
         self._mesh = mesh
-        self._logs = LogWriter(log_dir)
+        self._log_dir = log_dir
+        self._logs = LogWriter(log_dir, passed_on=passed_on)
         self._spawner = Spawner()
-        self._roster = Roster(
-            plugin_dirs,
-            config_dir,
-            lambda plugin_id: Unit(plugin_id, self._logs.log_of, records, timing.restart, clock),
-        )
+        standing = Standing(home / "standing.json")
+
+        def make_unit(plugin_id: str, kept: Records = records) -> Unit:
+            return Unit(plugin_id, self._logs.log_of, kept, timing.restart, clock)
+
+        self._roster = Roster(plugin_dirs, config_dir, standing, make_unit)
+        self._quarantine = Quarantine(standing, records)
         self._slots = Slots(max_concurrency)
         self._starter = Starter(mesh, self._spawner, around, timing, self._slots)
-        self._keeper = Keeper(self._starter, timing, self._roster.before, self._has_come_up, clock, dice)
-        self._stopper = Stopper(mesh, timing)
-        # Orders are numbered as they come in, for one that came earlier may have to wait longer before it is obeyed.
-        self._orders = itertools.count(1)
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._closing = False
+        keeper = Keeper(
+            self._starter,
+            timing,
+            self._roster.before,
+            lambda unit: self._lives.has_come_up(unit),
+            lambda unit: self._lives.has_gone_down(unit),
+            self._quarantine.refusal,
+            clock,
+            dice,
+        )
+        stopper = Stopper(mesh, timing)
+
+        def make_upgrade(unit: Unit, found: Installed) -> Upgrade:
+            beside = beside_of(unit, found, make_unit(unit.plugin_id, Unrecorded()))
+            return Upgrade(unit, beside, mesh, self._starter, stopper, keeper, timing, clock)
+
+        self._lives = Lives(self._roster, keeper, stopper)
+        self._enabling = Enabling(self._roster, self._lives, standing)
+        self._upgrades = Upgrades(self._roster, self._lives, self._quarantine, make_upgrade)
 
     @property
     def warnings(self) -> list[str]:
@@ -100,11 +129,12 @@ class Supervisor:
 
     def snapshot(self) -> list[PluginView]:
         """Every plugin that is known, by name."""
-        return sorted((unit.view() for unit in self._roster), key=lambda view: view.name)
+        views = [self._view(unit) for unit in self._roster]
+        return sorted(views, key=lambda view: view.name)
 
     async def start_all(self) -> None:
         """Starts every plugin that is enabled and returns when each of them runs or has failed."""
-        self._refuse_when_closing()
+        self._lives.refuse_when_closing()
         with tracepoints.span("plugins.start"):
             await self._start_all()
 
@@ -117,32 +147,37 @@ class Supervisor:
         await self._roster.rescan()
         for warning in self.warnings:
             logger.warning("%s", warning)
-        order = next(self._orders)
+        order = self._lives.next_order()
         for unit in self._roster.in_order():
             if unit.enabled and unit.managed:
-                await self._begin(unit, order)
+                await self._lives.begin(unit, order)
         for unit in self._roster:
             await unit.settled.wait()
 
-    async def start(self, name: str) -> None:
+    async def start(self, name: str, *, force: bool = False) -> None:
         """Starts a plugin after what it needs; the folders are read anew before.
 
         Returns when it runs. To give up waiting does not stop the start.
 
+        Args:
+            force: also what is quarantined.
+
         Raises:
             SupervisorError: the name is unknown, it is disabled, or it did not come up; the text says why.
         """
-        self._refuse_when_closing()
-        order = next(self._orders)
+        self._lives.refuse_when_closing()
+        order = self._lives.next_order()
         await self._roster.rescan()
         unit = self._roster.get(name)
         if not unit.managed and unit.session is not None:
             if not unit.active:
-                await self._adopt(unit, unit.session)
+                await self._lives.adopt(unit, unit.session)
         else:
             self._refuse_what_cannot_start(unit)
+            if force:
+                await self._quarantine.let_in(unit)
             for each in self._roster.needed_by(unit):
-                await self._begin(each, order)
+                await self._lives.begin(each, order)
         await unit.settled.wait()
         if unit.state is not State.RUNNING:
             raise SupervisorError("failed", unit.error or f"plugin {name!r} is {unit.state}")
@@ -156,14 +191,11 @@ class Supervisor:
             SupervisorError: the name is unknown.
         """
         unit = self._roster.get(name)
-        order = next(self._orders)
-        units = [unit, *(each for each in self._roster.needing(unit) if each.active)]
-        for each in units:
-            each.stop_order = order
-            # At once for all, so that none of them begins another run while the others are being stopped.
-            each.want(Desired.STOPPED)
-        await asyncio.shield(self._own(descend(units, self._before, self._stop_one)))
-        return tuple(each.plugin_id for each in reversed(units))
+        stopping = {name, *(each.plugin_id for each in self._roster.needing(unit))}
+        abandoning = self._lives.own(self._upgrades.abandon(stopping & self._upgrades.names(), inf))
+        names = await self._lives.stop(unit)
+        await asyncio.shield(abandoning)
+        return names
 
     def set_pace(self, max_concurrency: int, timeout: float) -> None:
         """Changes two of the figures given at the beginning, for starts that begin from now on."""
@@ -176,9 +208,105 @@ class Supervisor:
         Raises:
             SupervisorError: the broker is stopping.
         """
-        self._refuse_when_closing()
+        self._lives.refuse_when_closing()
+        lives = self._lives
         with tracepoints.span("plugins.reload"):
-            return await Reload(self._roster, self.stop, lambda unit: self._begin(unit, next(self._orders))).run()
+            return await Reload(self._roster, self.stop, lambda unit: lives.begin(unit, lives.next_order())).run()
+
+    async def renew(self, names: Sequence[str] | None) -> list[Renewed]:
+        """Reloads plugins by name, or with None all that are not stopped; one that is stopped is started.
+
+        To give up waiting does not stop the reload.
+
+        Returns:
+            What became of each; one that is unknown costs the others nothing.
+
+        Raises:
+            SupervisorError: the broker is stopping.
+        """
+        self._lives.refuse_when_closing()
+        if names is None:
+            wanted = {unit.plugin_id for unit in self._roster if unit.desired is Desired.RUNNING and unit.managed}
+        else:
+            await self._roster.rescan()
+            wanted = set(names)
+        units = [unit for unit in self._roster.in_order() if unit.plugin_id in wanted]
+        renewal = Renewal(self._roster, self._lives, self._lives.next_order())
+        with tracepoints.span("plugins.reload"):
+            renewed: list[Renewed] = await asyncio.shield(self._lives.own(renewal.run(units)))
+        unknown = wanted - {unit.plugin_id for unit in units}
+        return [*renewed, *(Renewed(name, error=self._roster.unknown(name)) for name in sorted(unknown))]
+
+    async def upgrade(
+        self, name: str, folder: Path | None = None, *, force: bool = False, remember: bool = True
+    ) -> Upgraded:
+        """Puts a new version of a plugin in the place of the old one, which serves until the new one is proven.
+
+        To give up waiting does not stop the upgrade.
+
+        Args:
+            folder: holds the new version; None for the plugin's own folder as it is now.
+            force: also when this content is quarantined.
+            remember: whether it is started from this folder from now on; not for one that is about to be found anyway.
+
+        Raises:
+            SupervisorError: it was not upgraded; the text says why.
+        """
+        with tracepoints.span("plugin.upgrade", {c.PLUGIN: name}):
+            return await self._upgrades.run(name, folder, force=force, remember=remember)
+
+    async def enable(self, name: str) -> None:
+        """Lets a plugin run again and starts it; raises SupervisorError as start() does."""
+        await self._enabling.enable(name)
+        await self.start(name)
+
+    async def disable(self, name: str) -> tuple[str, ...]:
+        """Stops a plugin, before it what needs it, and keeps it from running until it is enabled.
+
+        Returns:
+            The names in the order of stopping.
+
+        Raises:
+            SupervisorError: the name is unknown, or it was started by hand.
+        """
+        return await asyncio.shield(self._lives.own(self._enabling.disable(name)))
+
+    async def drain(self, name: str, limit: float) -> bool:
+        """Gives a plugin that runs nothing new and waits until it has finished what it has; it goes on running.
+
+        Args:
+            limit: seconds to wait.
+
+        Returns:
+            Whether it has finished.
+
+        Raises:
+            SupervisorError: it does not run.
+        """
+        sessions = self._sessions_of(name)
+        for session in sessions:
+            self._mesh.switch(None, session)
+        return all(await asyncio.gather(*(self._mesh.drained(session, limit) for session in sessions)))
+
+    def undrain(self, name: str) -> None:
+        """Puts a plugin back that was drained; raises SupervisorError when it does not run."""
+        for session in self._sessions_of(name):
+            self._mesh.switch(session, None)
+
+    async def logs(self, name: str, number: int, least: str) -> list[LogLine]:
+        """The last lines that a plugin wrote, oldest first.
+
+        Args:
+            number: how many at most.
+            least: only those of this level or a graver one.
+
+        Raises:
+            SupervisorError: the name or the level is unknown.
+        """
+        if least not in LEVELS:
+            raise SupervisorError("bad_request", f"level is {least!r:.80}: use one of {', '.join(LEVELS)}")
+        with Tail(self._log_dir, self._roster.get(name).plugin_id, least) as tail:
+            return await asyncio.to_thread(tail.last, number)
 
     async def stop_all(self, limit: float) -> list[str]:
         """Stops everything in reverse order of dependency, and closes this room for good.
@@ -191,16 +319,17 @@ class Supervisor:
         Returns:
             What could not be done, a text each.
         """
-        self._closing = True
+        self._lives.closing = True
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limit
         units = self._roster.in_order()
         for unit in units:
             # What the operator wants of them stays as it is; only what is under way must not go on.
             unit.supersede()
-        left: list[str] = await asyncio.shield(self._own(descend(units, self._before, self._stop_own, limit)))
-        for task in list(self._tasks):
-            task.cancel()
+        upgrades = self._lives.own(self._upgrades.abandon(self._upgrades.names(), limit))
+        plugins = self._lives.own(descend(units, self._lives.before, self._lives.end_own, limit))
+        left = [text for texts in await asyncio.shield(asyncio.gather(upgrades, plugins)) for text in texts]
+        self._lives.cancel_all()
         await self._spawner.close()
         if not await asyncio.to_thread(self._logs.close, max(0.1, deadline - loop.time())):
             left.append("the last lines of plugins were not written to their logs")
@@ -212,33 +341,18 @@ class Supervisor:
 
     def session_opened(self, plugin_id: str, session: int) -> None:
         """A plugin that was started by hand has registered."""
-        if not self._closing:
-            self._own(self._admit(plugin_id, session))
+        if not self._lives.closing:
+            self._lives.own(self._admit(plugin_id, session))
 
     def session_lost(self, plugin_id: str, session: int, reason: str) -> None:
         """The session of a plugin has ended."""
         unit = self._roster.find(plugin_id)
         if unit is None:
             return
+        self._upgrades.session_lost(plugin_id, session, reason)
         unit.further.discard(session)
         if unit.session == session:
             unit.detach(reason)
-
-    async def _begin(self, unit: Unit, order: int) -> None:
-        """Begins the life of a managed plugin, unless it has one; does not wait for anything but its lock."""
-        async with unit.lock:
-            on_its_way = unit.active and unit.state is not State.BACKOFF
-            if self._closing or unit.stop_order > order or on_its_way or unit.installed is None:
-                return
-            await _end_life(unit)
-            unit.want(Desired.RUNNING)
-            unit.managed = True
-            unit.record.forget()
-            if problem := self._roster.plan.problems.get(unit.plugin_id):
-                unit.fail(problem.text, problem)
-            elif unit.enabled:
-                unit.move(Trigger.START)
-                unit.life = asyncio.create_task(self._keeper.keep(unit, unit.generation))
 
     async def _admit(self, plugin_id: str, session: int) -> None:
         try:
@@ -248,78 +362,23 @@ class Supervisor:
             unit.refuse(f"plugin {plugin_id!r} was started by hand, but its configuration is unusable: {error}")
             logger.error("%s", unit.error)
             return
-        await self._adopt(unit, session)
+        await self._lives.adopt(unit, session)
 
-    async def _adopt(self, unit: Unit, session: int) -> None:
-        """Takes in a process that was started by hand, as the plugin itself or as a further process of it."""
-        async with unit.lock:
-            if self._closing:
-                return
-            if unit.active or unit.session not in (None, session):
-                unit.further.add(session)
-                self._own(self._keeper.greet(unit, session))
-                return
-            await _end_life(unit)
-            unit.managed = False
-            unit.want(Desired.RUNNING)
-            unit.move(Trigger.ADOPT)
-            unit.life = asyncio.create_task(self._keeper.accompany(unit, session))
+    def _view(self, unit: Unit) -> PluginView:
+        name = unit.plugin_id
+        note = self._upgrades.phase(name) or self._enabling.note(name) or unit.note
+        return replace(unit.view(), quarantine=self._quarantine.of(name), note=note)
 
-    def _before(self, unit: Unit) -> Sequence[Unit]:
-        return self._roster.before(unit).all
-
-    async def _stop_one(self, unit: Unit, limit: float) -> str:
-        async with unit.lock:
-            # Again, for a start may have had the lock meanwhile.
-            unit.supersede()
-            await _end_life(unit)
-            if unit.active or unit.state is State.FAILED:
-                return await self._stopper.bring_down(unit, limit)
-        return ""
-
-    async def _stop_own(self, unit: Unit, limit: float) -> str:
-        """Stops a plugin if the broker has started it; only the end of the broker is no reason to stop the others."""
-        unit.further.clear()
-        if unit.process or not unit.session:
-            return await self._stop_one(unit, limit)
-        async with unit.lock:
-            unit.supersede()
-            await _end_life(unit)
-            unit.let_go()
-        return ""
-
-    def _has_come_up(self, unit: Unit) -> None:
-        """Starts what could not start because this one did not run."""
-        if unit.installed is None:
-            self._roster.replan()
-        for other in self._roster:
-            waits = other.state is State.FAILED and other.blocked is not None and other.desired is Desired.RUNNING
-            if waits and unit in self._roster.before(other).required:
-                self._own(self._begin(other, next(self._orders)))
-
-    def _refuse_when_closing(self) -> None:
-        if self._closing:
-            raise SupervisorError("shutting_down", "the broker is stopping and starts no plugin any more")
+    def _sessions_of(self, name: str) -> list[int]:
+        unit = self._roster.get(name)
+        if unit.session is None or unit.state is not State.RUNNING:
+            raise SupervisorError("unavailable", f"plugin {name!r} is {unit.state}: only one that runs can be drained")
+        return [unit.session, *unit.further]
 
     def _refuse_what_cannot_start(self, unit: Unit) -> None:
         if unit.installed is None:
             text = f"plugin {unit.plugin_id!r} has no folder here: start it by hand, as it was before"
             raise SupervisorError("unavailable", text)
         if not unit.enabled:
-            unit.refuse(f"plugin {unit.plugin_id!r} is disabled: set 'enabled: true' in its configuration")
+            unit.refuse(f"plugin {unit.plugin_id!r} is disabled: enable it with `broker enable {unit.plugin_id}`")
             raise SupervisorError("disabled", unit.error)
-
-    def _own(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        """Runs work that must go on whatever becomes of the one who asked for it."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-
-async def _end_life(unit: Unit) -> None:
-    """Takes over from the task that kept a plugin running."""
-    life, unit.life = unit.life, None
-    if life:
-        life.cancel()
-        await asyncio.wait({life})

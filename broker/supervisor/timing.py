@@ -8,13 +8,19 @@ from broker.supervisor.restart import RestartLimits
 
 @dataclass(frozen=True, slots=True)
 class StepTimes:
-    """Seconds for each step of one plugin; `stop` is for the whole way down, `cleanup` its first part."""
+    """Seconds for each step of one plugin; `stop` is for the whole way down, `cleanup` its first part.
+
+    `drain`: for what an old version still has in hand when a new one has taken over; `min_uptime`: for how long a new
+    version must have been well before that.
+    """
 
     register: float
     initialize: float
     start: float
     cleanup: float
     stop: float
+    drain: float
+    min_uptime: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,8 @@ class Timing:
         step: what each step of a start may take.
         cleanup: what the commands `$plugin.stop` and `$plugin.cleanup` may take together.
         stop: what a stop may take, from the first command to SIGKILL.
+        drain: how long an old version may take to finish what it has, once a new one has taken over.
+        min_uptime: for how long a new version must have been well before that.
         attempts: how often one start is tried.
         retry_first: about how long to wait before the second attempt; it doubles from there.
         retry_longest: the most that is waited between attempts.
@@ -35,6 +43,8 @@ class Timing:
     step: float = 10.0
     cleanup: float = 3.0
     stop: float = 5.0
+    drain: float = 30.0
+    min_uptime: float = 3.0
     attempts: int = 3
     retry_first: float = 0.5
     retry_longest: float = 5.0
@@ -53,4 +63,6 @@ class Timing:
             cleanup=cleanup,
             # Who asks for a long cleanup must not be killed in the middle of it.
             stop=own.stop or max(self.stop, cleanup + 1.0),
+            drain=own.drain or self.drain,
+            min_uptime=own.min_uptime or self.min_uptime,
         )

@@ -16,6 +16,7 @@ from broker.supervisor.states import (
     ACTIVE,
     REGISTER_STATUS,
     SETTLED,
+    Cause,
     Desired,
     RegisterStatus,
     State,
@@ -65,11 +66,23 @@ class Unit:
         self.lost: asyncio.Future[str] | None = None
         # Sessions of further processes of this plugin that were started by hand.
         self.further: set[int] = set()
+        # Whether its process is to stand by until a switch.
+        self.standby = False
         self.settled = asyncio.Event()
         self.settled.set()
         self.restarts = 0
+        # How often it has come up, and how often its last start was tried.
+        self.runs = 0
+        self.attempts = 0
+        self.was_killed = False
+        # What the operator should know of its state and did not bring about himself.
+        self.note = ""
         self.error = ""
         self.blocked: Problem | None = None
+        # Why it has failed, when it has.
+        self.cause = Cause.START
+        # When it is tried again by itself, in the clock's seconds.
+        self.retry_at: float | None = None
         self.last_exit = ""
         self.last_words: list[str] = []
         self.record = RestartRecord(RestartPolicy.ALWAYS, limits)
@@ -168,6 +181,7 @@ class Unit:
             error: why it is not running; None leaves what is known.
         """
         before, self.state = self.state, next_state(self.state, trigger)
+        self.retry_at = None
         self._since = self._clock()
         if error is not None:
             self.error = error
@@ -187,9 +201,10 @@ class Unit:
         self._status = RegisterStatus.FAILED
         self._write_status()
 
-    def fail(self, error: str, blocked: Problem | None = None) -> None:
+    def fail(self, error: str, cause: Cause, blocked: Problem | None = None) -> None:
         """Gives up on it, for now or for good."""
         self.blocked = blocked
+        self.cause = cause
         self.move(Trigger.FAIL, error)
         logger.error("plugin %s failed: %s", self.plugin_id, error)
 
@@ -203,6 +218,17 @@ class Unit:
         self.session = None
         if self.lost and not self.lost.done():
             self.lost.set_result(reason)
+
+    def exchange(self, beside: "Unit") -> None:
+        """Trades the version, the process and the session for those of a unit that stands beside this one."""
+        mine, others = self.installed, beside.installed
+        assert others is not None
+        beside.installed = mine
+        self.install(others)
+        for name in ("process", "session", "lost", "last_words"):
+            own = getattr(self, name)
+            setattr(self, name, getattr(beside, name))
+            setattr(beside, name, own)
 
     def let_go(self) -> None:
         """Ends the supervision of one that was started by hand and goes on by itself."""
@@ -241,8 +267,13 @@ class Unit:
             restarts=self.restarts,
             since=self._clock() - self._since,
             error=self.error,
+            note=self.note,
             last_exit=self.last_exit,
             requires=tuple(map(str, manifest.requires)) if manifest else (),
+            cause=self.cause if self.state is State.FAILED else "",
+            chain=self.blocked.chain if self.blocked else (),
+            retry_in=None if self.retry_at is None else max(0.0, self.retry_at - self._clock()),
+            runs=self.runs,
             log_dropped=self.log.dropped_lines if self.log else 0,
             asked=self.process.confinement.asked() if self.process else {},
             in_force=self.process.in_force if self.process else None,

@@ -80,6 +80,7 @@ def _plain(value: object, name: str) -> object:
 TEXT = Meta(description="a text")
 FLAG = Meta(description="true or false")
 POLICY = Meta(description="always, on-failure or never")
+STRATEGY = Meta(description="keep, restart or stop")
 
 Secs = Annotated[
     Annotated[float, Meta(gt=0, le=3600)] | None, Meta(description="a number of seconds above 0, at most 3600")

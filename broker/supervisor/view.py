@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from broker.supervisor.standing import Quarantined
+
 
 @dataclass(frozen=True, slots=True)
 class PluginView:
@@ -18,6 +20,12 @@ class PluginView:
         restarts: how often it was started again without being asked to.
         since: seconds that it has been in its state.
         error: why it is not running, over several lines.
+        cause: of which kind that is, a value of `Cause`; empty unless it has failed.
+        chain: the plugin and what it needs, down to the one at fault, when that is why.
+        retry_in: seconds until it is tried again by itself; None when it is not.
+        runs: how often it has come up.
+        note: what else the operator should know of its state.
+        quarantine: content of it that must not be started.
         last_exit: how its last run ended.
         run_age: seconds since its process was ordered; None when the broker runs none for it.
         log_dropped: lines that it wrote and that were dropped because they came too fast.
@@ -38,9 +46,15 @@ class PluginView:
     restarts: int
     since: float
     error: str
+    note: str
     last_exit: str
     requires: tuple[str, ...]
+    cause: str
+    chain: tuple[str, ...]
+    retry_in: float | None
+    runs: int
     log_dropped: int
     asked: Mapping[str, Any] = field(default_factory=dict)
     in_force: Mapping[str, Any] | None = None
     run_age: float | None = None
+    quarantine: tuple[Quarantined, ...] = ()

@@ -55,7 +55,7 @@ class Line(NamedTuple):
 
 
 class Logger(Plugin):
-    """Writes what comes by `logger.write` and `log.>`."""
+    """Writes what comes by `logger.write` and `log.>`, and what plugins print."""
 
     async def initialize(self, config: dict[str, Any]) -> None:
         """Take the settings."""
@@ -68,6 +68,13 @@ class Logger(Plugin):
         self._path = self.data_dir / "mesh.log"
         size, kept = self._settings.max_bytes, self._settings.backups
         self._sink = Sink(self._path, maxBytes=size, backupCount=kept, encoding="utf-8", errors="backslashreplace")
+        try:
+            # A batch costs one thread switch; a flood costs its oldest lines, not the mesh.
+            await self.bus.subscribe("$log.>", self.collect, batch=200, overflow="drop_oldest")
+        except CallError as error:
+            if error.code != "denied":
+                raise
+            self.log.info("what plugins print is not collected: %s", error.text)
 
     async def cleanup(self) -> None:
         """Close the file."""
@@ -104,7 +111,7 @@ class Logger(Plugin):
         self._write([self._line_of(event) for event in events])
 
     def _line_of(self, event: Event) -> Line:
-        source = event.subject.removeprefix("log.")
+        source = event.subject.removeprefix("$").removeprefix("log.")
         try:
             data = event.data if isinstance(event.data, dict) else {"message": event.data}
             line = self._line(**{"logger": source, **data})

@@ -44,7 +44,10 @@ def test_sighup_applies_what_it_can_and_reports_each_item(mesh: Mesh) -> None:
 
 
 def test_with_any_problem_nothing_is_applied_and_all_of_them_are_told(mesh: Mesh) -> None:
+    mesh.add_plugin("small")
     mesh.run()
+    # The folders have been read by then, so that only a reload finds another one.
+    mesh.wait_for("small")
     configure(mesh, '[broker]\nlog_format = "json"\nlog_level = "loud"\n[shutdown]\ntimeout_sec = 7\n')
     mesh.add_plugin("new")
     hang_up(mesh)

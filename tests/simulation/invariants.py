@@ -132,8 +132,9 @@ def leftovers(world: World) -> Iterator[str]:
     router = world.broker.router
     tables: dict[str, Sized] = {
         "sessions": router._sessions,
-        "session numbers": router._by_number,
-        "plugins": router._plugins,
+        "session numbers": router._peers.by_number,
+        "plugins": router._peers._plugins,
+        "standbys": router._peers._standby,
         "requests": router.requests._pending,
         "services": list(router.requests.services),
         "debts": router.events._indebted,

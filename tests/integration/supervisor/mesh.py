@@ -35,6 +35,8 @@ class LineMesh:
         self.commands: list[tuple[str, str]] = []
         self.bodies: dict[tuple[str, str], Any] = {}
         self.admits = True
+        self.standby: set[str] = set()
+        self.switched: list[tuple[int | None, int | None]] = []
         self.on_expect: Callable[[], None] = lambda: None
         self._path = path
         self._opened = opened
@@ -57,8 +59,10 @@ class LineMesh:
             link.writer.close()
         await self._server.wait_closed()
 
-    def expect(self, plugin_id: str, token: str, pid: int, asked: object) -> None:
+    def expect(self, plugin_id: str, token: str, pid: int, asked: object, *, routed: bool = True) -> None:
         self._expected[token] = (plugin_id, pid)
+        if not routed:
+            self.standby.add(token)
         self._refusals[plugin_id] = []
         self.on_expect()
 
@@ -69,6 +73,13 @@ class LineMesh:
         async with self._news:
             await self._news.wait_for(lambda: self._by_token.get(token) in self._sessions)
         return self._by_token[token]
+
+    def switch(self, joining: int | None, leaving: int | None) -> None:
+        self.switched.append((joining, leaving))
+        self.standby = {token for token in self.standby if self._by_token.get(token) != joining}
+
+    async def drained(self, session: int, timeout: float) -> bool:
+        return session in self._sessions
 
     def refusals(self, plugin_id: str) -> list[str]:
         return self._refusals.get(plugin_id, [])
@@ -125,7 +136,7 @@ class LineMesh:
             return "shutting_down: nobody is admitted"
         if token and self._expected.get(token) != (plugin_id, pid):
             return f"bad_token: process {pid} is not expected as {plugin_id}"
-        if self.session_of(plugin_id) is not None and token:
+        if self.session_of(plugin_id) is not None and token and token not in self.standby:
             return f"duplicate_name: {plugin_id} is registered"
         return ""
 

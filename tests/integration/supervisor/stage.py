@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -44,6 +45,7 @@ class Written:
     history: list[tuple[str, int, str | None]] = field(default_factory=list)
     described_as: dict[str, dict[str, Any]] = field(default_factory=dict)
     exits: list[tuple[str, str, int]] = field(default_factory=list)
+    quarantine: list[tuple[str, str, str, bool]] = field(default_factory=list)
 
     def registration(self, plugin_id: str, status: int, error: str | None) -> None:
         self.status[plugin_id] = (status, error)
@@ -54,6 +56,9 @@ class Written:
 
     def exited(self, plugin_id: str, text: str, restarts: int) -> None:
         self.exits.append((plugin_id, text, restarts))
+
+    def quarantined(self, plugin_id: str, digest: str, version: str, reason: str, *, released: bool) -> None:
+        self.quarantine.append((plugin_id, version, reason, released))
 
     def statuses(self, plugin_id: str) -> list[int]:
         """The values that its status went through."""
@@ -82,16 +87,27 @@ class Stage:
             timing=timing,
             dice=lambda: 0.5,
         )
-        self.plugins.mkdir()
-        self.config.mkdir()
+        # A second broker on the same home finds what the first one left.
+        self.plugins.mkdir(exist_ok=True)
+        self.config.mkdir(exist_ok=True)
 
     def add(self, name: str, version: str = "1.0", *, peer: dict[str, Any] | None = None, **manifest: Any) -> None:
         """Installs a plugin that runs peer.py and misbehaves as `peer` says."""
-        folder = self.plugins / name
+        self.write(self.plugins / name, name, version, peer=peer, **manifest)
+
+    def write(
+        self, folder: Path, name: str, version: str, *, peer: dict[str, Any] | None = None, **manifest: Any
+    ) -> Path:
+        """The same in a folder that need not be among the installed ones."""
         folder.mkdir(exist_ok=True)
         what = {"name": name, "version": version, "command": [sys.executable, "-I", "-S", str(PEER)], **manifest}
         what["env"] = {"PEER": json.dumps(peer or {}), **manifest.get("env", {})}
         (folder / "plugin.yaml").write_text(yaml.safe_dump(what))
+        return folder
+
+    def peer_command(self) -> str:
+        """The command of the plugins that are added, for a shell."""
+        return shlex.join([sys.executable, "-I", "-S", str(PEER)])
 
     def add_folder(self, name: str, **manifest: Any) -> None:
         """Installs one of tests/plugins, with additions to its manifest."""

@@ -302,7 +302,7 @@ def test_a_disabled_plugin_is_shown_as_disabled_and_a_start_of_it_says_so(tmp_pa
         await stage.supervisor.start_all()
         assert (stage.view("hello").state, stage.view("hello").enabled) == ("disabled", False)
         assert stage.records.described_as["hello"]["enabled"] is False
-        with pytest.raises(SupervisorError, match="plugin 'hello' is disabled: set 'enabled: true'") as refused:
+        with pytest.raises(SupervisorError, match="is disabled: enable it with `broker enable hello`") as refused:
             await stage.supervisor.start("hello")
         assert refused.value.code == "disabled"
         assert stage.records.status["hello"] == (3, refused.value.text)

@@ -146,3 +146,19 @@ def test_verdicts_are_remembered_within_a_bound(hello: Peer) -> None:
         hello.publish(f"log.n{number}")
     assert hello.session.may_publish is not None
     assert len(hello.session.may_publish) <= 10_000
+
+
+def test_what_plugins_print_is_read_by_who_was_granted_it_by_name_and_by_the_operator(mesh: Mesh) -> None:
+    def managed(name: str, permissions: Permissions) -> Peer:
+        pid = 7000 + len(mesh.peers)
+        mesh.router.admission.expect(f"token of {name}", name, pid, permissions)
+        return mesh.connect(pid=pid, group=pid).register(name=name, token=f"token of {name}")
+
+    logger = managed("logger", Permissions(subscribe=("$log.>",)))
+    logger.subscribe("$log.hello")
+    assert refusal(logger, p.Subscribe(90, "$broker.>", None, {})).code == "denied"
+    for peer in (managed("nosy", Permissions(subscribe=(">", "log.>"))), managed("free", UNRESTRICTED)):
+        assert refusal(peer, p.Subscribe(90, "$log.>", None, {})).code == "denied"
+    mesh.client("operator").subscribe("$log.>")
+    assert mesh.router.listeners("$log.hello") == {"logger", "operator"}
+    assert mesh.router.listeners("$log.other") == {"operator"}

@@ -9,6 +9,7 @@ from broker.supervisor.errors import SupervisorError
 from broker.supervisor.logs import LogWriter
 from broker.supervisor.restart import RestartLimits
 from broker.supervisor.roster import MAX_DEPARTED, Roster
+from broker.supervisor.standing import Standing
 from broker.supervisor.states import Trigger
 from broker.supervisor.unit import Unit
 
@@ -24,6 +25,8 @@ class Nowhere:
 
     def exited(self, plugin_id: str, text: str, restarts: int) -> None: ...
 
+    def quarantined(self, plugin_id: str, digest: str, version: str, reason: str, *, released: bool) -> None: ...
+
 
 def roster(tmp_path: Path) -> Roster:
     logs = LogWriter(tmp_path / "logs")
@@ -31,7 +34,7 @@ def roster(tmp_path: Path) -> Roster:
     def make_unit(plugin_id: str) -> Unit:
         return Unit(plugin_id, logs.log_of, Nowhere(), RestartLimits(), lambda: 0.0)
 
-    return Roster([], tmp_path / "config", make_unit)
+    return Roster([], tmp_path / "config", Standing(tmp_path / "standing.json"), make_unit)
 
 
 def test_plugins_by_hand_that_left_are_remembered_up_to_a_bound_and_those_that_stay_always(tmp_path: Path) -> None:
