@@ -104,6 +104,12 @@ def _tcp_endpoint(text: str, _home: Path) -> str:
     raise ValueError(f"expects tcp://ADDRESS:PORT with an IP address, as tcp://127.0.0.1:7777, got {text!r}")
 
 
+def _ip_address(text: str, _home: Path) -> str:
+    if text != "*" and _is_address(text):
+        return text
+    raise ValueError(f"expects an IP address, as 127.0.0.1, or 0.0.0.0 for all of this machine, got {text!r}")
+
+
 def _is_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
@@ -126,4 +132,5 @@ def not_yet(feature: str) -> Callable[[float, Path], float]:
 Folder = Annotated[Path, _below_home]
 SocketPath = Annotated[Folder, _fits_a_socket]
 TcpEndpoint = Annotated[str, _tcp_endpoint]
+IpAddress = Annotated[str, _ip_address]
 StateUrl = Annotated[DatabaseUrl, _database_url]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from broker.control.figures import Pace, add_usage, local_pids, totals
+from broker.control.graph import describe_graph
 from broker.control.ports import Facts, Plugins
 from broker.control.status import describe_plugins
 from plugin_sdk.wire.errors import BusError
+
+OBSERVE_SECS = 600.0
 
 
 class Control:
@@ -24,6 +29,7 @@ class Control:
         self._plugins = plugins
         self._facts = facts
         self._heartbeat = heartbeat
+        self._pace = Pace()
 
     def handlers(self) -> Mapping[str, Callable[..., Any]]:
         """By service name."""
@@ -32,6 +38,7 @@ class Control:
             "$broker.status": self.status,
             "$broker.start": self.start,
             "$broker.stop": self.stop,
+            "$broker.graph": self.graph,
             "$broker.services": self.services,
             "$broker.sessions": self.sessions,
             "$broker.keys": self.keys,
@@ -41,14 +48,31 @@ class Control:
     async def ping(self) -> None:
         """A sign of life: the answer has been through the router, and through the loop."""
 
+    def document(self) -> dict[str, Any]:
+        """The broker and all plugins at this moment, but for what their processes use."""
+        snapshot = self._facts.router()
+        plugins = self._plugins.snapshot()
+        rows = describe_plugins(plugins, snapshot, self._heartbeat)
+        broker = {**self._facts.broker(), **totals(snapshot, rows, self._plugins.figures())}
+        broker["events_per_sec"] = self._pace.per_second(snapshot.counters["events_published"], time.monotonic())
+        return {"broker": broker, "plugins": rows}
+
     async def status(self, name: str | None = None) -> dict[str, Any]:
         """The broker and all plugins, or the plugin `name` alone; raises BusError `unavailable` for an unknown one."""
-        snapshot = self._facts.router()
-        rows = describe_plugins(self._plugins.snapshot(), snapshot, self._heartbeat)
+        document = self.document()
         if name is not None:
-            rows = [row for row in rows if row["name"] == name] or self._unknown(name)
-        broker = {**self._facts.broker(), "sessions": len(snapshot.sessions), "counters": snapshot.counters}
-        return {"broker": broker, "plugins": rows}
+            document["plugins"] = [row for row in document["plugins"] if row["name"] == name] or self._unknown(name)
+        add_usage(document, await self._facts.usage(local_pids(document)))
+        return document
+
+    async def graph(self) -> dict[str, Any]:
+        """Who publishes, subscribes, serves and calls what; see `describe_graph`.
+
+        Who publishes and calls is learnt from traffic, from the first time that this is asked for until ten minutes
+        after the last time.
+        """
+        self._facts.observe(OBSERVE_SECS)
+        return describe_graph(self._facts.router(), self._facts.observed())
 
     async def start(self, name: str, *, caller: dict[str, Any]) -> dict[str, Any]:
         """Start a plugin after those it needs; returns how it stands then."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from broker.control.figures import figures_of, usage_of
 from broker.control.ports import PluginFacts
 from broker.core.snapshot import SessionView, Snapshot
 
@@ -35,10 +36,12 @@ def _describe(facts: PluginFacts, session: SessionView | None, heartbeat: float)
         "state": facts.state,
         "desired": facts.desired,
         "registration": REGISTRATION[facts.register_status],
+        "register_status": facts.register_status,
         "managed": facts.managed,
         "enabled": facts.enabled,
         "pid": facts.pid or (session.pid if session else None),
-        "uptime_secs": facts.since,
+        "uptime_secs": facts.since if facts.state == "running" else None,
+        "since_secs": facts.since,
         "restarts": facts.restarts,
         "error": facts.error,
         "last_exit": facts.last_exit,
@@ -58,10 +61,12 @@ def _further_instance(session: SessionView, heartbeat: float) -> dict[str, Any]:
         "state": "running",
         "desired": "running",
         "registration": "registered",
+        "register_status": REGISTRATION.index("registered"),
         "managed": False,
         "enabled": True,
         "pid": session.pid,
         "uptime_secs": session.age,
+        "since_secs": session.age,
         "restarts": 0,
         "error": "",
         "last_exit": "",
@@ -83,10 +88,14 @@ def _describe_session(session: SessionView | None, heartbeat: float) -> dict[str
             "services": [],
             "subscriptions": [],
             "published": 0,
+            "dropped": 0,
+            "refused": 0,
             "silent_secs": None,
             "silent_limit_secs": SILENT_BEATS * heartbeat,
+            "waiting": 0,
             "waiting_bytes": 0,
-            "stats": {},
+            "figures": figures_of(None),
+            **usage_of(None),
         }
     return {
         "session": session.number,
@@ -108,8 +117,12 @@ def _describe_session(session: SessionView | None, heartbeat: float) -> dict[str
             for each in session.subscriptions
         ],
         "published": session.published,
+        "dropped": session.dropped,
+        "refused": session.errors,
         "silent_secs": session.silent,
         "silent_limit_secs": SILENT_BEATS * heartbeat,
+        "waiting": session.waiting,
         "waiting_bytes": session.waiting_bytes,
-        "stats": session.stats,
+        "figures": figures_of(session),
+        **usage_of(None),
     }

@@ -15,6 +15,7 @@ from msgspec import Struct
 from broker.core.admission import Admission, Refusal
 from broker.core.events import Events
 from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened
+from broker.core.observer import Observer
 from broker.core.requests import Requests
 from broker.core.sessions import Identity, Origin, Session
 from broker.core.snapshot import Snapshot, view_session
@@ -52,6 +53,7 @@ class Router:
         self.admission = Admission(uids)
         self.events = Events(limits, seed)
         self.requests = Requests(limits)
+        self.observer = Observer()
         self.notices: list[Notice] = []
         self.dirty: list[Outbox] = []
         self.strays: list[tuple[bytes, bytes]] = []
@@ -61,6 +63,8 @@ class Router:
         self._plugins: dict[tuple[str, str], Session] = {}
         self._next_check: float | None = None
         self._counters = {"frames": 0, "packets": 0, "garbage": 0, "refused": 0, "stray": 0}
+        self._published_before = 0
+        self._burst = self.events.burst
         self._handlers: dict[type[Struct], Callable[[Session, Any, float], None]] = {
             p.Credit: self._on_credit,
             p.Call: self._on_call,
@@ -148,6 +152,12 @@ class Router:
         for session in self._sessions.values():
             session.outbox.add(encode(p.Goodbye(code, text)))
 
+    def observe(self, now: float, secs: float) -> None:
+        """Learn who publishes and calls what, for `secs` seconds from now at least; see `observer`."""
+        self.observer.begin(now, now + secs)
+        self._burst = self._burst_observed
+        self._handlers[p.Call] = self._on_call_observed
+
     def tick(self, now: float) -> None:
         """Do what is due: deadlines, pings to silent peers."""
         self.requests.expire(now)
@@ -161,19 +171,21 @@ class Router:
 
     def snapshot(self, now: float) -> Snapshot:
         """A frozen view of everything."""
+        sessions = tuple(view_session(each, now) for each in self._sessions.values())
         counters = {
             **self._counters,
+            "events_published": self._published_before + sum(each.published for each in sessions),
             "events_dropped": self.events.dropped,
             "late_replies": self.requests.late,
             "retained_evicted": self.events.retained.evicted,
             **{f"requests_{outcome}": number for outcome, number in self.requests.outcomes.items()},
         }
-        sessions = tuple(view_session(each, now) for each in self._sessions.values())
-        return Snapshot(sessions, len(self.requests), len(self.events.retained), counters)
+        queued = sum(len(service.waiting) for service in self.requests.services)
+        return Snapshot(sessions, len(self.requests), len(self.events.retained), counters, queued)
 
     def _act(self, session: Session, packets: list[Any], now: float) -> bool:
         """Act on every packet of a frame; returns whether the session still stands afterwards."""
-        handlers, burst = self._handlers, self.events.burst
+        handlers, burst = self._handlers, self._burst
         position, end = 0, len(packets)
         while position < end:
             packet = packets[position]
@@ -380,7 +392,23 @@ class Router:
             if session is not None and session.outbox is outbox:
                 self.close(session.number, "slow_consumer", text, now)
 
+    def _burst_observed(self, session: Session, packets: list[Any], begin: int) -> int:
+        number = self.events.burst(session, packets, begin)
+        self.observer.note_published(session, packets[begin].subject, number)
+        return number
+
+    def _on_call_observed(self, session: Session, packet: p.Call, now: float) -> None:
+        self._on_call(session, packet, now)
+        self.observer.note_called(session, packet.service)
+
+    def _end_observation(self) -> None:
+        self.observer.end()
+        self._burst = self.events.burst
+        self._handlers[p.Call] = self._on_call
+
     def _ping_silent(self, now: float) -> None:
+        if self.observer.active and now >= self.observer.until:
+            self._end_observation()
         self._next_check = now + self.heartbeat if self._sessions else None
         for session in self._sessions.values():
             if not session.identity.local and now - session.last_seen >= self.heartbeat:
@@ -392,6 +420,7 @@ class Router:
         if self._plugins.get((session.name, session.instance)) is session:
             del self._plugins[session.name, session.instance]
         waiting = session.waiting
+        self._published_before += session.published
         paid = self.events.forget(session)
         self.requests.forget(session, text, now)
         self._pay(paid)

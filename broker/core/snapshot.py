@@ -33,7 +33,7 @@ class ServiceView:
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """One admitted peer. Times are seconds before the snapshot; sizes are bytes; `waiting` counts events."""
+    """One admitted peer. Times are seconds before the snapshot; sizes are bytes; `waiting`, `dropped` count events."""
 
     number: int
     name: str
@@ -50,6 +50,7 @@ class SessionView:
     subscriptions: tuple[SubscriptionView, ...]
     services: tuple[ServiceView, ...]
     published: int
+    dropped: int
     errors: int
     calls: int
     serving: int
@@ -61,12 +62,13 @@ class SessionView:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The whole router at one moment."""
+    """The whole router at one moment; `queued` counts the `requests` that wait for an instance with room."""
 
     sessions: tuple[SessionView, ...]
     requests: int
     retained: int
     counters: dict[str, int]
+    queued: int = 0
 
 
 def view_session(session: Session, now: float) -> SessionView:
@@ -89,6 +91,7 @@ def view_session(session: Session, now: float) -> SessionView:
             ServiceView(name, each.outstanding, each.served, each.limit) for name, each in session.instances.items()
         ),
         published=session.published,
+        dropped=session.dropped + sum(each.dropped for each in session.subscriptions.values()),
         errors=session.errors,
         calls=len(session.calls),
         serving=len(session.serving),

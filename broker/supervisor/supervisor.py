@@ -27,7 +27,7 @@ from broker.supervisor.states import Desired, State, Trigger
 from broker.supervisor.stopper import Stopper
 from broker.supervisor.timing import Timing
 from broker.supervisor.unit import Unit
-from broker.supervisor.view import PluginView
+from broker.supervisor.view import Figures, PluginView
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +101,12 @@ class Supervisor:
         """Every plugin that is known, by name."""
         return sorted((unit.view() for unit in self._roster), key=lambda view: view.name)
 
+    def figures(self) -> Figures:
+        """What is counted of all plugins together."""
+        plan, stopper = self._roster.plan, self._stopper
+        cleanups = stopper.cleanups, stopper.cleanups_failed
+        return Figures(len(plan.unmet), len(plan.conflicting), len(plan.cycles), *cleanups)
+
     async def start_all(self) -> None:
         """Starts every plugin that is enabled and returns when each of them runs or has failed."""
         self._refuse_when_closing()
@@ -133,7 +139,7 @@ class Supervisor:
         unit = self._roster.get(name)
         if not unit.managed and unit.session is not None:
             if not unit.active:
-                await self._adopt(unit, unit.session)
+                await self._adopt(unit, unit.session, unit.claimed_version)
         else:
             self._refuse_what_cannot_start(unit)
             for each in self._roster.needed_by(unit):
@@ -202,10 +208,10 @@ class Supervisor:
         """Kills every managed plugin; for any thread, and for an event loop that hangs."""
         self._spawner.kill_all()
 
-    def session_opened(self, plugin_id: str, session: int) -> None:
-        """A plugin that was started by hand has registered."""
+    def session_opened(self, plugin_id: str, session: int, version: str = "") -> None:
+        """A plugin that was started by hand has registered, and said what version it is."""
         if not self._closing:
-            self._own(self._admit(plugin_id, session))
+            self._own(self._admit(plugin_id, session, version))
 
     def session_lost(self, plugin_id: str, session: int, reason: str) -> None:
         """The session of a plugin has ended."""
@@ -232,7 +238,7 @@ class Supervisor:
                 unit.move(Trigger.START)
                 unit.life = asyncio.create_task(self._keeper.keep(unit, unit.generation))
 
-    async def _admit(self, plugin_id: str, session: int) -> None:
+    async def _admit(self, plugin_id: str, session: int, version: str) -> None:
         try:
             unit = await self._roster.admit(plugin_id)
         except BadDocument as error:
@@ -240,9 +246,9 @@ class Supervisor:
             unit.refuse(f"plugin {plugin_id!r} was started by hand, but its configuration is unusable: {error}")
             logger.error("%s", unit.error)
             return
-        await self._adopt(unit, session)
+        await self._adopt(unit, session, version)
 
-    async def _adopt(self, unit: Unit, session: int) -> None:
+    async def _adopt(self, unit: Unit, session: int, version: str) -> None:
         """Takes in a process that was started by hand, as the plugin itself or as a further process of it."""
         async with unit.lock:
             if self._closing:
@@ -252,7 +258,7 @@ class Supervisor:
                 self._own(self._keeper.greet(unit, session))
                 return
             await _end_life(unit)
-            unit.managed = False
+            unit.managed, unit.claimed_version = False, version
             unit.want(Desired.RUNNING)
             unit.move(Trigger.ADOPT)
             unit.life = asyncio.create_task(self._keeper.accompany(unit, session))

@@ -55,6 +55,8 @@ class Unit:
         self.state = State.STOPPED
         self.desired = Desired.STOPPED
         self.managed = False
+        # What it said itself when it was started by hand.
+        self.claimed_version = ""
         self.generation = 0
         # The last order to stop it; orders to start it that came before are void.
         self.stop_order = 0
@@ -84,6 +86,13 @@ class Unit:
     def manifest(self) -> Manifest | None:
         """What it says of itself, if that can be used."""
         return self.installed.manifest if self.installed else None
+
+    @property
+    def version(self) -> str:
+        """Of a process that was started by hand what it says, of all others what the folder says."""
+        if not self.managed and self.claimed_version:
+            return self.claimed_version
+        return str(self.manifest.version) if self.manifest else ""
 
     @property
     def enabled(self) -> bool:
@@ -146,7 +155,7 @@ class Unit:
         manifest = self.manifest
         known = (
             manifest.name if manifest else self.plugin_id,
-            str(manifest.version) if manifest else "",
+            self.version,
             manifest.description if manifest else "",
         )
         if self._described != (*known, self.enabled, self.desired):
@@ -223,7 +232,7 @@ class Unit:
         return PluginView(
             name=self.plugin_id,
             title=manifest.name if manifest else self.plugin_id,
-            version=str(manifest.version) if manifest else "",
+            version=self.version,
             description=manifest.description if manifest else "",
             state=self.state,
             desired=self.desired,

@@ -47,3 +47,22 @@ class PluginView:
     log_dropped: int
     asked: Mapping[str, Any] = field(default_factory=dict)
     in_force: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is counted of all plugins together.
+
+    Args:
+        unmet: plugins with a need of their own that nobody meets.
+        conflicting: plugins that cannot start beside another one.
+        cycles: rounds of plugins that need each other.
+        cleanups: how often a plugin was asked to clean up.
+        cleanups_failed: how often that failed, or was not done in its time.
+    """
+
+    unmet: int
+    conflicting: int
+    cycles: int
+    cleanups: int
+    cleanups_failed: int

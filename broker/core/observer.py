@@ -1,0 +1,79 @@
+"""Who publishes what and who calls whom, learnt only while somebody wants to know.
+
+Subscriptions and services are on record anyway; who uses them is not, and to note it for each packet would be paid for
+by everybody all the time. So the router puts this between itself and the events for as long as it is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from broker.core.sessions import Session
+
+MAX_PAIRS = 10_000  # subjects may be made up without end, as in `user.12345.login`
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What was learnt in `secs` seconds: pairs of a peer's name and a subject or service, with how often."""
+
+    secs: float
+    published: dict[Pair, int]
+    called: dict[Pair, int]
+    missed: int
+
+
+class Observer:
+    """Pairs of a peer's name with a subject it published to, or a service it called, and how often each was seen.
+
+    `missed` counts what was seen of pairs beyond the bound.
+    """
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        self.until = 0.0
+        self.published: dict[Pair, int] = {}
+        self.called: dict[Pair, int] = {}
+        self.missed = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether it looks."""
+        return self.since is not None
+
+    def begin(self, now: float, until: float) -> None:
+        """Look from `now` on, if it does not already, and at least to `until`."""
+        if self.since is None:
+            self.since = now
+        self.until = max(self.until, until)
+
+    def end(self) -> None:
+        """Look no more, and forget."""
+        self.since = None
+        self.published.clear()
+        self.called.clear()
+        self.missed = 0
+
+    def seen(self, now: float) -> Observed:
+        """A frozen view of what was learnt so far."""
+        secs = 0.0 if self.since is None else now - self.since
+        return Observed(secs, dict(self.published), dict(self.called), self.missed)
+
+    def note_published(self, session: Session, subject: str, number: int) -> None:
+        """A peer published so many events."""
+        self._note(self.published, session, subject, number)
+
+    def note_called(self, session: Session, service: str) -> None:
+        """A peer called a service."""
+        self._note(self.called, session, service, 1)
+
+    def _note(self, pairs: dict[Pair, int], session: Session, what: str, number: int) -> None:
+        pair = (session.name, what)
+        if pair in pairs:
+            pairs[pair] += number
+        elif len(self.published) + len(self.called) < MAX_PAIRS:
+            pairs[pair] = number
+        else:
+            self.missed += number
