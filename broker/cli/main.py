@@ -7,15 +7,19 @@ from pathlib import Path
 import click
 
 from broker import __version__
-from broker.cli.control import reload_config, start, status, stop
+from broker.cli.control import reload_config, start, stop
 from broker.cli.database import db
+from broker.cli.graph import graph
 from broker.cli.keys import key
-from broker.cli.messages import call, pub, tap
+from broker.cli.messages import call, pub
 from broker.cli.record import record
 from broker.cli.replay import recording, replay
 from broker.cli.run import run
 from broker.cli.settings import check
+from broker.cli.status import status
 from broker.cli.systemd import systemd
+from broker.cli.tap import tap
+from broker.cli.top import top
 
 
 class _Group(click.Group):
@@ -58,6 +62,8 @@ for command in (
     run,
     check,
     status,
+    top,
+    graph,
     start,
     stop,
     reload_config,

@@ -64,7 +64,7 @@ def totals(snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], work: Work) ->
             "events": sum(each.waiting for each in snapshot.sessions),
             "event_bytes": sum(each.waiting_bytes for each in snapshot.sessions),
             "outbox_bytes": sum(each.pending_bytes for each in snapshot.sessions),
-            "requests_running": snapshot.requests - snapshot.queued,
+            "requests_running": sum(each.serving for each in snapshot.sessions if each.proof != "local"),
             "requests_waiting": snapshot.queued,
             "retained": snapshot.retained,
         },

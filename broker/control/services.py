@@ -54,6 +54,7 @@ class Control:
         plugins = self._plugins.snapshot()
         rows = describe_plugins(plugins, snapshot, self._heartbeat)
         broker = {**self._facts.broker(), **totals(snapshot, rows, self._plugins.figures())}
+        broker["heartbeat_secs"] = self._heartbeat
         broker["events_per_sec"] = self._pace.per_second(snapshot.counters["events_published"], time.monotonic())
         return {"broker": broker, "plugins": rows}
 
@@ -113,6 +114,7 @@ class Control:
                 "age_secs": each.age,
                 "silent_secs": each.silent,
                 "published": each.published,
+                "dropped": each.dropped,
                 "pending_bytes": each.pending_bytes,
                 "waiting": each.waiting,
                 "dropped": sum(subscription.dropped for subscription in each.subscriptions),
