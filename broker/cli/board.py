@@ -87,7 +87,7 @@ def board(
     head = _head(answer["broker"], paces, width, trouble)
     rows = _sorted(answer["plugins"], paces.plugins(), wishes)
     if height is None:
-        return Group(*head, _table(rows, wishes, width))
+        return Group(*head, _table(rows, wishes, width), *_notes(rows, len(rows), width))
     room = max(1, height - len(head) - 2)
     wishes.top = max(0, min(wishes.top, len(rows) - room))
     shown = rows[wishes.top : wishes.top + room]

@@ -47,8 +47,8 @@ class Condition:
             wanted: Any = self.text
         else:
             found, wanted = _find(data, self.field), self.value
-            if isinstance(found, str) and not isinstance(wanted, str):
-                wanted = self.text  # an id such as "12345" is a text, however much it looks like a number
+            if isinstance(found, str) and self.sign in ("=", "!=", "~"):
+                wanted = self.value if isinstance(self.value, str) else self.text  # an id such as "12345" is a text
         if found is _MISSING:
             return self.sign == "!="
         try:

@@ -65,10 +65,11 @@ def screen(answer: dict[str, Any], width: int | None, height: int | None) -> lis
     if height is None or len(full) <= height:
         return full
     notable = [row for row in rows if _urgency(row)[0] < _QUIET]
-    quiet = [row["name"] for row in rows if _urgency(row)[0] == _QUIET]
-    table = ["", *_table(notable, width)] if notable else []
-    running = [f"{len(quiet)} run without trouble:", *_flow(quiet, width or 80)] if quiet else []
-    lines = [*head, *table, "", *running]
+    lines = [*head, *(["", *_table(notable, width)] if notable else []), ""]
+    for rank, title in ((_QUIET, "run without trouble"), (_AT_REST, "are stopped or disabled")):
+        names = [row["name"] for row in rows if _urgency(row)[0] == rank]
+        if names:
+            lines += [f"{len(names)} {title}:", *_flow(names, width or 80)]
     if len(lines) <= height:
         return lines
     return [*lines[: height - 1], f"… {len(lines) - height + 1} more lines: broker status --all"]
@@ -193,8 +194,8 @@ def _indented(text: str, width: int | None, state: str) -> Iterator[str]:
 def _flow(names: Sequence[str], width: int) -> list[str]:
     """Names one behind the other; in columns one long name would cost every line."""
     text = "  ".join(names)
-    mark = {"initial_indent": "  ", "subsequent_indent": "  "}
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False, **mark)
+    lines = textwrap.wrap(text, width - 2, break_long_words=False, break_on_hyphens=False)
+    return [f"  {line}" for line in lines]
 
 
 def _title(row: Row) -> str:
@@ -203,7 +204,7 @@ def _title(row: Row) -> str:
     instance = f" (instance {row['instance']})" if row["instance"] else ""
     hand = "" if row["managed"] else ", started by hand"
     name = click.style(row["name"], bold=True)
-    return f"{name}{instance} {row['version']} {state} for {span(row['since_secs'])}{process}{hand}"
+    return f"{name}{instance} {row['version']}, {state} for {span(row['since_secs'])}{process}{hand}"
 
 
 def _facts(row: Row) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from broker.core.snapshot import SessionView, Snapshot
 
 COUNTS = ("events_handled", "events_failed", "events_filtered", "requests_handled", "requests_failed")
 WINDOW_SECS = 60.0  # over so long a time at most events per second are an average
+LARGEST = float(1 << 53)  # sums and products of such numbers are still finite, and a double can count so far
 SHORTEST_SECS = 1.0  # two looks that are closer than this tell nothing about a rate
 
 
@@ -108,7 +108,7 @@ class Pace:
 
 
 def _number(value: object) -> float:
-    """A finite number that is not negative; a plugin may say anything."""
-    if type(value) not in (int, float) or not math.isfinite(value) or value < 0:  # type: ignore[arg-type, operator]
+    """What a plugin said, if it is a number that makes sense, or else 0."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= LARGEST:
         return 0.0
-    return float(value)  # type: ignore[arg-type]
+    return float(value)

@@ -1,0 +1,98 @@
+"""`broker status`: one screen that says first what is wrong."""
+
+import click
+import pytest
+
+from broker.cli.status import plugin_lines, screen
+from tests.unit.cli.answers import TROUBLE, failed, running
+from tests.unit.telemetry.document import view
+
+
+def plain(lines: list[str]) -> list[str]:
+    return [click.unstyle(line) for line in lines]
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (200, 50)])
+@pytest.mark.parametrize("number", [0, 6, 60])
+def test_it_fits_on_one_screen(number: int, width: int, height: int) -> None:
+    lines = plain(screen(running(number, *([failed()] if number else [])), width, height))
+    assert len(lines) <= height
+    assert max(map(len, lines)) <= width
+    shown = "\n".join(lines)
+    assert f"{number + bool(number)} plugins, {number} running" in shown
+    assert all(f"plugin{index:02}" in shown for index in range(number))
+
+
+def test_what_is_wrong_comes_first_and_says_why() -> None:
+    lines = plain(screen(running(2, failed("zebra")), 120, 24))
+    table = lines[lines.index("") + 1 :]
+    assert table[1].startswith("zebra")
+    assert table[2].strip() == TROUBLE
+    assert table[3].startswith("plugin00")
+
+
+def test_a_screen_that_is_too_small_even_for_that_says_how_much_is_missing() -> None:
+    many = [failed(f"bad{number}") for number in range(30)]
+    lines = plain(screen(running(1, *many), 80, 24))
+    assert len(lines) == 24
+    assert lines[-1].startswith("… ")
+    assert "broker status --all" in lines[-1]
+    assert len(plain(screen(running(1, *many), 80, None))) > 60
+
+
+def test_stopped_plugins_are_named_when_the_table_is_too_long() -> None:
+    answer = running(60, view("resting", state="stopped", desired="stopped", register_status=0))
+    shown = "\n".join(plain(screen(answer, 80, 24)))
+    assert "1 are stopped or disabled:\n  resting" in shown
+
+
+def test_a_plugin_that_runs_may_have_something_wrong_too() -> None:
+    answer = running(3)
+    answer["plugins"][0]["silent_secs"] = 60.0
+    answer["plugins"][1]["waiting"] = 1200
+    answer["plugins"][2]["figures"] |= {"busy_secs": 90.0, "busy_in": "service plugin02.slow"}
+    shown = "\n".join(plain(screen(answer, 120, None)))
+    assert "unresponsive, silent for 1.0 min" in shown
+    assert "slow: 1.2k events wait for it" in shown
+    assert "service plugin02.slow has been busy for 1.5 min" in shown
+
+
+def test_the_broker_says_what_is_wrong_with_itself() -> None:
+    answer = running(1)
+    answer["broker"]["database"] = {"status": "down", "reason": "disk full", "pending": 7, "written": 0, "dropped": 2}
+    answer["broker"]["lagging"] = [{"name": f"slow{n}", "role": "client", "waiting": n} for n in range(5)]
+    answer["broker"]["warnings"] = ["no metrics: port in use"]
+    shown = "\n".join(plain(screen(answer, 120, None)))
+    assert "database down, 7 writes wait, 2 writes lost: disk full" in shown
+    assert "slow: client slow4, 4 events wait for it" in shown
+    assert "… and 2 more are slow" in shown
+    assert "no metrics: port in use" in shown
+
+
+def test_one_plugin_is_told_in_sentences_and_not_in_json() -> None:
+    answer = running(1, events_handled=9, events_failed=1, handling_secs=0.02, longest_secs=0.01)
+    row = answer["plugins"][0]
+    row["services"] = [{"name": "plugin00.add", "served": 3, "outstanding": 1, "limit": 10}]
+    row["subscriptions"] = [{"pattern": "user.*", "group": "g", "overflow": "drop_oldest", "waiting": 2, "dropped": 1}]
+    shown = "\n".join(plain(list(plugin_lines(row))))
+    assert "plugin00 1.0, running for 1.0 min, process 1000" in shown
+    assert "9 handled, 1 failed, 0 published, 0 waiting, 0 dropped" in shown
+    assert "2.0 ms on average, 10 ms at most, 10.0 % errors" in shown
+    assert "plugin00.add (3 served, 1 running)" in shown
+    assert "user.* (drop_oldest, group g, 2 waiting, 1 dropped)" in shown
+    assert "1.0 MiB, 2.0 s of CPU, 3 threads, one process" in shown
+    assert "{" not in shown
+
+
+def test_the_whole_error_stands_with_the_plugin() -> None:
+    answer = running(0, failed(error="it failed\n  attempt 1: no\nthe last lines it wrote:\n  boom"))
+    lines = plain(list(plugin_lines(answer["plugins"][0])))
+    assert lines[1].split() == ["why", "it", "failed"]
+    assert lines[4].strip() == "boom"
+
+
+def test_time_in_a_state_is_uptime_only_while_it_runs() -> None:
+    answer = running(1, failed())
+    bad, good = sorted(answer["plugins"], key=lambda row: row["name"])
+    assert (bad["uptime_secs"], bad["since_secs"]) == (None, 60.0)
+    assert (good["uptime_secs"], good["since_secs"]) == (60.0, 60.0)
