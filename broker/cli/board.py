@@ -59,7 +59,7 @@ COLUMNS = (
 SORT_KEYS = {column.key: column for column in COLUMNS}
 _TEXTS = ("n", "s")
 _GAP = 1
-_NOTE_WIDTH = 20  # what must be left for the reason behind the columns, or it is not shown
+_NOTE_WIDTH = 40  # what must be left for the reason behind the columns, or it is not shown
 
 
 @dataclass(slots=True)
