@@ -38,6 +38,19 @@ def test_a_plugin_is_asked_to_stop_and_to_clean_up_and_ends_by_itself(tmp_path: 
     play(tmp_path, scenario)
 
 
+def test_cleanups_are_counted_and_so_are_those_that_failed(tmp_path: Path) -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.add("good")
+        stage.add("bad", peer={"answers": {"cleanup": {"code": "failed", "text": "disk full"}}})
+        await stage.supervisor.start_all()
+        for name in ("good", "bad"):
+            await stage.supervisor.stop(name)
+        figures = stage.supervisor.figures()
+        assert (figures.cleanups, figures.cleanups_failed) == (2, 1)
+
+    play(tmp_path, scenario)
+
+
 def test_a_plugin_that_stays_after_cleanup_gets_sigterm(tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         stage.add("hello", peer={"stays": True})
