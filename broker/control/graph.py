@@ -12,7 +12,7 @@ def describe_graph(snapshot: Snapshot, observed: Observed) -> dict[str, Any]:
     """The peers and what binds them, as a map for JSON.
 
     Subscriptions and services are those in force; what was published and called is what passed in `observed_secs`, with
-    how often. The broker itself is left out.
+    how often, and what plugins with permissions did before, with the count 0. The broker itself is left out.
 
     Args:
         snapshot: from the router.

@@ -6,6 +6,7 @@ by everybody all the time. So the router puts this between itself and the events
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from broker.core.sessions import Session
@@ -56,10 +57,24 @@ class Observer:
         self.called.clear()
         self.missed = 0
 
-    def seen(self, now: float) -> Observed:
-        """A frozen view of what was learnt so far."""
+    def seen(self, now: float, sessions: Iterable[Session] = ()) -> Observed:
+        """A frozen view of what was learnt so far.
+
+        Of sessions whose plugins may not do everything, the verdicts remember anyway what was published and called;
+        what is known only from there counts as 0.
+
+        Args:
+            now: seconds of the router's clock.
+            sessions: all that are open.
+        """
         secs = 0.0 if self.since is None else now - self.since
-        return Observed(secs, dict(self.published), dict(self.called), self.missed)
+        published, called = dict(self.published), dict(self.called)
+        for session in sessions:
+            for verdicts, pairs in ((session.may_publish, published), (session.may_call, called)):
+                for name in [name for name, allowed in (verdicts or {}).items() if allowed]:
+                    if len(published) + len(called) < MAX_PAIRS:
+                        pairs.setdefault((session.name, name), 0)
+        return Observed(secs, published, called, self.missed)
 
     def note_published(self, session: Session, subject: str, number: int) -> None:
         """A peer published so many events."""

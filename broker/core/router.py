@@ -15,7 +15,7 @@ from msgspec import Struct
 from broker.core.admission import Admission, Refusal
 from broker.core.events import Events
 from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened
-from broker.core.observer import Observer
+from broker.core.observer import Observed, Observer
 from broker.core.requests import Requests
 from broker.core.sessions import Identity, Origin, Session
 from broker.core.snapshot import Snapshot, view_session
@@ -157,6 +157,10 @@ class Router:
         self.observer.begin(now, now + secs)
         self._burst = self._burst_observed
         self._handlers[p.Call] = self._on_call_observed
+
+    def observed(self, now: float) -> Observed:
+        """What is known of who publishes and calls what."""
+        return self.observer.seen(now, self._sessions.values())
 
     def tick(self, now: float) -> None:
         """Do what is due: deadlines, pings to silent peers."""

@@ -98,9 +98,7 @@ class Daemon:
         self._stopping = Stopping(rooms, self._tasks)
         self._control = Control(self._supervisor, self, config.bus.heartbeat_secs)
         self._metering = Metering(self._control.document, self._shutdown_figures)
-        live = live_settings(
-            self._supervisor.set_pace, self._time_shutdown, self._grant_as, self._metering.configure
-        )
+        live = live_settings(self._supervisor.set_pace, self._time_shutdown, self._grant_as, self._metering.configure)
         self._reloading = Reloading(config, read or _reader(config), live, self._read_grants, self._supervisor.reload)
         self._announcer = Announcer(os.environ, config.shutdown.watchdog, self._prove_progress, self._in_a_line)
         self._guard = guard
@@ -174,7 +172,7 @@ class Daemon:
 
     def observed(self) -> Observed:
         """What was learnt, and since when."""
-        return self._router.observer.seen(time.monotonic())
+        return self._router.observed(time.monotonic())
 
     async def usage(self, pids: Collection[int]) -> Measured:
         """What the processes of the broker and of plugins use."""

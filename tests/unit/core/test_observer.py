@@ -3,6 +3,7 @@
 import pytest
 
 from broker.core import observer
+from broker.core.grants import Permissions
 from broker.core.observer import Observed
 from plugin_sdk.wire import packets as p
 from tests.core_driver import Mesh, payload
@@ -61,6 +62,22 @@ def test_what_is_refused_is_not_noted(mesh: Mesh) -> None:
     web.publish("bad..subject")
     web.send(p.Call(0, "users.get", payload(), 1000))
     assert seen(mesh) == Observed(0.0, {}, {}, 0)
+
+
+def test_what_a_plugin_with_permissions_did_is_known_without_watching(mesh: Mesh) -> None:
+    granted = Permissions(publish=("user.*",), call=("users.>",))
+    mesh.router.admission.set_grants(lambda name: granted)
+    mesh.router.admission.set_keys({"key": "hello"})
+    hello = mesh.plugin("hello", token="key")
+    hello.publish("user.welcome")
+    hello.publish("secret.plan")
+    hello.call("users.get")
+    hello.call("bank.pay")
+    found = mesh.router.observed(mesh.now)
+    assert (found.published, found.called) == ({("hello", "user.welcome"): 0}, {("hello", "users.get"): 0})
+    mesh.router.observe(mesh.now, 60.0)
+    hello.publish("user.welcome")
+    assert mesh.router.observed(mesh.now).published == {("hello", "user.welcome"): 1}
 
 
 def test_subjects_without_end_are_counted_and_not_kept(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
