@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from broker.cli.figures import amount, duration, rate, size, span
+from broker.cli.figures import amount, counted, duration, rate, size, span
 from broker.cli.pace import Pace, Paces, Row, key_of
 from broker.cli.status import COLOURS, reason
 
@@ -108,7 +108,7 @@ def _head(broker: dict[str, Any], paces: Paces, width: int, trouble: str) -> lis
     first.append(f"{broker['node']}, up {span(broker['uptime_secs'])}, {plugins['running']}/{plugins['total']} run")
     if plugins["failed"]:
         first.append(f", {plugins['failed']} failed", style="red")
-    first.append(f", {broker['sessions']} sessions, {size(broker['total']['memory_bytes'])}")
+    first.append(f", {counted(broker['sessions'], 'session')}, {size(broker['total']['memory_bytes'])}")
     second = Text(no_wrap=True, overflow="ellipsis")
     second.append(
         f"{rate(paces.broker('events_published'))} events/s, {rate(paces.broker('requests_reply'))} replies/s;"

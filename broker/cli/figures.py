@@ -38,6 +38,11 @@ def amount(number: float | None) -> str:
     return f"{number:.1f}G"
 
 
+def counted(number: int, thing: str) -> str:
+    """So many things, such as `1 plugin`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def rate(number: float | None) -> str:
     """How often a second, such as `0.3` or `12.3k`."""
     if number is None:

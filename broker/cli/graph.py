@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from broker.cli.diagram import Graph, dot, mermaid, read_graph, text
-from broker.cli.session import ask, dump_json
+from broker.cli.session import ask, dump_json, printable
 
 ANSWER_SECS = 5.0
 _FORMS: dict[str, Callable[[Graph], Iterator[str]]] = {"text": text, "mermaid": mermaid, "dot": dot}
@@ -45,7 +45,7 @@ def graph(home: Path, form: str, secs: float, clients: bool) -> None:
     if form == "json":
         click.echo(dump_json(answer, indent=2))
         return
-    for line in _FORMS[form](read_graph(answer, clients)):
+    for line in _FORMS[form](read_graph(printable(answer), clients)):
         click.echo(line)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from broker.cli.figures import amount, duration, share, size, span
-from broker.cli.session import ask, dump_json
+from broker.cli.figures import amount, counted, duration, share, size, span
+from broker.cli.session import ask, dump_json, printable
 
 ANSWER_SECS = 5.0
 COLOURS = {"running": "green", "failed": "red", "backoff": "yellow", "disabled": "bright_black"}
@@ -39,8 +39,10 @@ def status(home: Path, name: str | None, as_json: bool, everything: bool) -> Non
     answer = ask(home, "$broker.status", {"name": name}, ANSWER_SECS)
     terminal = shutil.get_terminal_size()
     if as_json:
-        lines = [dump_json(answer, indent=2)]
-    elif name:
+        click.echo(dump_json(answer, indent=2))
+        return
+    answer = printable(answer)
+    if name:
         lines = [line for row in answer["plugins"] for line in plugin_lines(row)]
     else:
         height = None if everything or not sys.stdout.isatty() else terminal.lines - 1
@@ -115,10 +117,11 @@ def _broker_lines(facts: dict[str, Any]) -> Iterator[str]:
     plugins, queues, counters = facts["plugins"], facts["queues"], facts["counters"]
     yield (
         f"{click.style('broker', bold=True)} {facts['version']} on {facts['node']}, process {facts['pid']},"
-        f" up {span(facts['uptime_secs'])}, {facts['sessions']} sessions"
+        f" up {span(facts['uptime_secs'])}, {counted(facts['sessions'], 'session')}"
     )
     failed = click.style(f", {plugins['failed']} failed", fg="red") if plugins["failed"] else ""
-    yield f"{plugins['total']} plugins, {plugins['running']} running{failed}; {size(facts['total']['memory_bytes'])}"
+    memory = size(facts["total"]["memory_bytes"])
+    yield f"{counted(plugins['total'], 'plugin')}, {plugins['running']} running{failed}; {memory}"
     yield (
         f"{amount(counters['events_published'])} events, {amount(facts['events_per_sec'])}/s,"
         f" {amount(queues['events'])} waiting, {amount(counters['events_dropped'])} dropped;"
@@ -177,7 +180,7 @@ def _remark(row: Row) -> str:
     """What has to be said of a plugin below its line."""
     parts = [reason(row)]
     if row["restarts"]:
-        parts.append(f"restarted {row['restarts']} times, last end: {row['last_exit'] or 'unknown'}")
+        parts.append(f"restarted {counted(row['restarts'], 'time')}, last end: {row['last_exit'] or 'unknown'}")
     if not row["managed"] and row["state"] == "running" and any(parts):
         parts.append("started by hand")
     return "; ".join(filter(None, parts))
@@ -225,14 +228,12 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
         yield "requires", ", ".join(row["requires"])
     if row["memory_bytes"] is not None:
         processes = "one process" if row["processes"] == 1 else f"{row['processes']} processes"
-        yield (
-            "uses",
-            f"{size(row['memory_bytes'])}, {row['cpu_secs']:.1f} s of CPU, {row['threads']} threads, {processes}",
-        )
+        threads = counted(row["threads"], "thread")
+        yield "uses", f"{size(row['memory_bytes'])}, {row['cpu_secs']:.1f} s of CPU, {threads}, {processes}"
     if row["session"]:
         yield from _traffic(row, figures)
     if row["log_lines_dropped"]:
-        yield "log", f"{row['log_lines_dropped']} lines dropped: it writes too fast"
+        yield "log", f"{counted(row['log_lines_dropped'], 'line')} dropped: it writes too fast"
 
 
 def _traffic(row: Row, figures: Row) -> Iterator[tuple[str, str]]:

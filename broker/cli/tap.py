@@ -12,7 +12,7 @@ import click
 
 from broker.cli.conditions import Condition, parse_condition
 from broker.cli.figures import amount
-from broker.cli.session import dump_json, talk
+from broker.cli.session import dump_json, printable, talk
 from plugin_sdk.client import Bus
 from plugin_sdk.events import Event
 from plugin_sdk.wire.errors import BusError
@@ -147,7 +147,7 @@ class _Printer:
         click.echo(f"{click.style(clock, dim=True)}  {click.style(subject, fg='cyan', bold=True)}  {dump_json(data)}")
         if self._headers:
             for name, value in sorted(headers.items()):
-                click.secho(f"    {name}: {value}", dim=True)
+                click.secho(printable(f"    {name}: {value}").replace("\n", " "), dim=True)
 
 
 async def _print_events(events: Any, count: int | None, printer: _Printer, ended: asyncio.Future[None]) -> None:

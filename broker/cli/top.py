@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from broker.cli.session import talk
+from broker.cli.session import printable, talk
 from plugin_sdk.client import Bus
 from plugin_sdk.wire.errors import BusError
 
@@ -94,12 +94,15 @@ class _Screen:
             _keys(self._on_keys),
         ):
             loop.add_signal_handler(signal.SIGWINCH, self._draw)
+            # Ended by it the usual way, the terminal would be left in the state of this view.
+            loop.add_signal_handler(signal.SIGTERM, self._ended.set)
             watching = asyncio.create_task(self._watch())
             ended = asyncio.create_task(self._ended.wait())
             try:
                 await asyncio.wait({watching, ended}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 loop.remove_signal_handler(signal.SIGWINCH)
+                loop.remove_signal_handler(signal.SIGTERM)
                 watching.cancel()
                 ended.cancel()
         if watching.done() and not watching.cancelled():
@@ -158,7 +161,8 @@ class _Screen:
 
 async def _look(bus: Bus) -> dict[str, Any]:
     answer: dict[str, Any] = await bus.call("$broker.status", {}, timeout=ANSWER_SECS, wait_ready=2.0)
-    return answer
+    shown: dict[str, Any] = printable(answer)
+    return shown
 
 
 def _window(answer: dict[str, Any]) -> float:

@@ -3,6 +3,7 @@
 import click
 import pytest
 
+from broker.cli.session import printable
 from broker.cli.status import plugin_lines, screen
 from tests.unit.cli.answers import TROUBLE, failed, running
 from tests.unit.telemetry.document import view
@@ -96,3 +97,11 @@ def test_time_in_a_state_is_uptime_only_while_it_runs() -> None:
     bad, good = sorted(answer["plugins"], key=lambda row: row["name"])
     assert (bad["uptime_secs"], bad["since_secs"]) == (None, 60.0)
     assert (good["uptime_secs"], good["since_secs"]) == (60.0, 60.0)
+
+
+def test_nothing_that_a_plugin_says_steers_the_terminal() -> None:
+    answer = printable(running(0, failed(error="red \x1b[31m alert \a\r\nthe last lines it wrote:\n  \x9b2J")))
+    shown = "\n".join(plugin_lines(answer["plugins"][0]))
+    assert "\x1b[31m alert" not in shown
+    assert not {"\a", "\r", "\x9b"} & set(shown)
+    assert "the last lines it wrote:" in shown
