@@ -21,6 +21,7 @@ _HEADS = ("NAME", "VERSION", "STATE", "PID", "UP", "MEMORY", "HANDLED", "FAILED"
 _NUMBERS = range(3, len(_HEADS))
 _REASON_LINES = 3
 _SLOW_SHOWN = 3
+_LABEL = len("confinement")
 
 Row = dict[str, Any]
 
@@ -82,8 +83,8 @@ def plugin_lines(row: Row) -> Iterator[str]:
     yield _title(row)
     for name, text in _facts(row):
         first, *more = text.splitlines() or [""]
-        yield f"  {click.style(name.ljust(10), dim=True)} {first}"
-        yield from (f"  {'':<10} {line}" for line in more)
+        yield f"  {click.style(name.ljust(_LABEL), dim=True)} {first}"
+        yield from (f"  {'':<{_LABEL}} {line}" for line in more)
 
 
 def reason(row: Row) -> str:
@@ -204,10 +205,11 @@ def _flow(names: Sequence[str], width: int) -> list[str]:
 def _title(row: Row) -> str:
     state = click.style(row["state"], fg=COLOURS.get(row["state"]), bold=True)
     process = f", process {row['pid']}" if row["pid"] else ""
+    version = f" {row['version']}" if row["version"] else ""
     instance = f" (instance {row['instance']})" if row["instance"] else ""
     hand = "" if row["managed"] else ", started by hand"
     name = click.style(row["name"], bold=True)
-    return f"{name}{instance} {row['version']}, {state} for {span(row['since_secs'])}{process}{hand}"
+    return f"{name}{version}{instance}, {state} for {span(row['since_secs'])}{process}{hand}"
 
 
 def _facts(row: Row) -> Iterator[tuple[str, str]]:
@@ -230,10 +232,24 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
         processes = "one process" if row["processes"] == 1 else f"{row['processes']} processes"
         threads = counted(row["threads"], "thread")
         yield "uses", f"{size(row['memory_bytes'])}, {row['cpu_secs']:.1f} s of CPU, {threads}, {processes}"
+    if row["confinement"]["in_force"] is not None:
+        yield "confinement", "\n".join(_confinement(**row["confinement"]))
     if row["session"]:
         yield from _traffic(row, figures)
     if row["log_lines_dropped"]:
         yield "log", f"{counted(row['log_lines_dropped'], 'line')} dropped: it writes too fast"
+
+
+def _confinement(asked: Row, in_force: Row) -> Iterator[str]:
+    """What was asked for beside what is in force, and why the rest is missing."""
+    yield f"asked for: {_limits(asked) or 'nothing'}"
+    yield f"in force: {_limits(in_force) or 'nothing'}"
+    yield from (f"missing: {reason}" for reason in in_force.get("missing", ()))
+
+
+def _limits(limits: Row) -> str:
+    shown = {name: size(value) if name == "memory" else value for name, value in limits.items() if name != "missing"}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
 
 
 def _traffic(row: Row, figures: Row) -> Iterator[tuple[str, str]]:

@@ -117,7 +117,6 @@ class Control:
                 "dropped": each.dropped,
                 "pending_bytes": each.pending_bytes,
                 "waiting": each.waiting,
-                "dropped": sum(subscription.dropped for subscription in each.subscriptions),
             }
             for each in self._facts.router().sessions
         ]

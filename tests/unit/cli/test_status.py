@@ -85,6 +85,16 @@ def test_one_plugin_is_told_in_sentences_and_not_in_json() -> None:
     assert "{" not in shown
 
 
+def test_what_a_plugin_was_to_give_up_stands_beside_what_it_gave_up() -> None:
+    asked = {"sandbox": "best-effort", "memory": 256 << 20}
+    in_force = {"memory": 256 << 20, "no_new_privs": True, "missing": ["landlock: this kernel has none"]}
+    row = running(1)["plugins"][0] | {"confinement": {"asked": asked, "in_force": in_force}}
+    shown = [line.removeprefix("  confinement").strip() for line in plain(list(plugin_lines(row)))]
+    assert "asked for: sandbox best-effort, memory 256 MiB" in shown
+    assert "in force: memory 256 MiB, no new privs True" in shown
+    assert "missing: landlock: this kernel has none" in shown
+
+
 def test_the_whole_error_stands_with_the_plugin() -> None:
     answer = running(0, failed(error="it failed\n  attempt 1: no\nthe last lines it wrote:\n  boom"))
     lines = plain(list(plugin_lines(answer["plugins"][0])))
