@@ -218,6 +218,7 @@ class Plugin:
             "events_failed": events.failed,
             "events_filtered": events.filtered,
             "events_waiting": sum(len(each.queue) for each in self._bus.subscriptions()),
+            "events_unclaimed": self._bus.unclaimed,
             "requests_handled": requests.handled,
             "requests_failed": requests.failed,
             "handling_secs": spent,

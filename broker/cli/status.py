@@ -13,6 +13,7 @@ import click
 
 from broker.cli.figures import amount, counted, duration, share, size, span
 from broker.cli.session import ask, dump_json, printable
+from broker.control.slow import describe_slow
 
 ANSWER_SECS = 5.0
 COLOURS = {"running": "green", "failed": "red", "backoff": "yellow", "disabled": "bright_black"}
@@ -21,6 +22,7 @@ _HEADS = ("NAME", "VERSION", "STATE", "PID", "UP", "MEMORY", "HANDLED", "FAILED"
 _NUMBERS = range(3, len(_HEADS))
 _REASON_LINES = 3
 _SLOW_SHOWN = 3
+_MOMENT = 5.0  # seconds; a start takes some, so that up to then the time in a state is as good as the uptime
 _LABEL = len("confinement")
 
 Row = dict[str, Any]
@@ -45,6 +47,7 @@ def status(home: Path, name: str | None, as_json: bool, everything: bool) -> Non
     answer = printable(answer)
     if name:
         lines = [line for row in answer["plugins"] for line in plugin_lines(row)]
+        lines += _slow_lines(answer["slow_consumers"])
     else:
         height = None if everything or not sys.stdout.isatty() else terminal.lines - 1
         lines = screen(answer, terminal.columns if sys.stdout.isatty() else None, height)
@@ -60,7 +63,7 @@ def screen(answer: dict[str, Any], width: int | None, height: int | None) -> lis
         width: columns there are, None for as many as needed.
         height: lines there are, None for as many as needed.
     """
-    head = list(_broker_lines(answer["broker"]))
+    head = [*_broker_lines(answer["broker"]), *_slow_lines(answer["slow_consumers"])]
     rows = sorted(answer["plugins"], key=_urgency)
     if not rows:
         return [*head, "", "no plugins: put one into the plugin folder, or start one by hand"]
@@ -96,8 +99,9 @@ def reason(row: Row) -> str:
     busy = row["figures"]["busy_secs"]
     if busy > row["silent_limit_secs"]:
         return f"{row['figures']['busy_in'] or 'a handler'} has been busy for {span(busy)}"
-    if row["waiting"]:
-        return f"slow: {amount(row['waiting'])} events wait for it"
+    if row["slow"]:
+        waiting = f": {amount(row['waiting'])} events wait for it" if row["waiting"] else ""
+        return f"does not keep up with its events{waiting}"
     if row["state"] == "stopped" and row["last_exit"] and row["desired"] == "running":
         return str(row["last_exit"])
     return ""
@@ -137,12 +141,15 @@ def _troubles(facts: dict[str, Any]) -> Iterator[str]:
         lost = f", {database['dropped']} writes lost" if database["dropped"] else ""
         why = f": {database['reason']}" if database["reason"] else ""
         yield f"database {database['status']}, {database['pending']} writes wait{lost}{why}"
-    slow = sorted(facts["lagging"], key=lambda each: -int(each["waiting"]))
-    for each in slow[:_SLOW_SHOWN]:
-        yield f"slow: {each['role']} {each['name']}, {amount(each['waiting'])} events wait for it"
-    if len(slow) > _SLOW_SHOWN:
-        yield f"… and {len(slow) - _SLOW_SHOWN} more are slow"
     yield from facts["warnings"]
+
+
+def _slow_lines(consumers: Sequence[Row]) -> Iterator[str]:
+    worst = sorted(consumers, key=lambda each: -float(each["secs"]))
+    for each in worst[:_SLOW_SHOWN]:
+        yield click.style(f"slow consumer {each['name']}: {describe_slow(each)}", fg="yellow")
+    if len(worst) > _SLOW_SHOWN:
+        yield click.style(f"… and {len(worst) - _SLOW_SHOWN} more slow consumers", fg="yellow")
 
 
 def _table(rows: Sequence[Row], width: int | None) -> Iterator[str]:
@@ -204,12 +211,14 @@ def _flow(names: Sequence[str], width: int) -> list[str]:
 
 def _title(row: Row) -> str:
     state = click.style(row["state"], fg=COLOURS.get(row["state"]), bold=True)
+    longer = row["uptime_secs"] is not None and row["uptime_secs"] - row["since_secs"] >= _MOMENT
+    up = f", up {span(row['uptime_secs'])}" if longer else ""
     process = f", process {row['pid']}" if row["pid"] else ""
     version = f" {row['version']}" if row["version"] else ""
     instance = f" (instance {row['instance']})" if row["instance"] else ""
     hand = "" if row["managed"] else ", started by hand"
     name = click.style(row["name"], bold=True)
-    return f"{name}{version}{instance}, {state} for {span(row['since_secs'])}{process}{hand}"
+    return f"{name}{version}{instance}, {state} for {span(row['since_secs'])}{up}{process}{hand}"
 
 
 def _facts(row: Row) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from broker.control.ports import Measured, Usage, Work
+from broker.control.slow import is_slow
 from broker.core.snapshot import SessionView, Snapshot
 
 COUNTS = ("events_handled", "events_failed", "events_filtered", "requests_handled", "requests_failed")
@@ -56,7 +57,6 @@ def totals(snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], work: Work) ->
         work: from the supervisor.
     """
     states = [row["state"] for row in rows]
-    lagging = [each for each in snapshot.sessions if each.waiting]
     return {
         "sessions": len(snapshot.sessions),
         "plugins": {"total": len(rows), "running": states.count("running"), "failed": states.count("failed")},
@@ -68,7 +68,9 @@ def totals(snapshot: Snapshot, rows: Sequence[Mapping[str, Any]], work: Work) ->
             "requests_waiting": snapshot.queued,
             "retained": snapshot.retained,
         },
-        "lagging": [{"name": each.name, "role": each.role, "waiting": each.waiting} for each in lagging],
+        "slow": len({each.session for each in snapshot.slow if is_slow(each)}),
+        "waiting_bytes": snapshot.waiting_bytes,
+        "max_waiting_bytes": snapshot.max_waiting_bytes,
         "dependencies": {"unmet": work.unmet, "conflicts": work.conflicting, "cycles": work.cycles},
         "cleanups": {"done": work.cleanups - work.cleanups_failed, "failed": work.cleanups_failed},
         "counters": dict(snapshot.counters),

@@ -10,6 +10,7 @@ from typing import Any
 from broker.control.figures import Pace, add_usage, local_pids, totals
 from broker.control.graph import describe_graph
 from broker.control.ports import Facts, Plugins
+from broker.control.slow import slow_as_map
 from broker.control.status import describe_plugins
 from plugin_sdk.wire.errors import BusError
 
@@ -56,13 +57,14 @@ class Control:
         broker = {**self._facts.broker(), **totals(snapshot, rows, self._plugins.figures())}
         broker["heartbeat_secs"] = self._heartbeat
         broker["events_per_sec"] = self._pace.per_second(snapshot.counters["events_published"], time.monotonic())
-        return {"broker": broker, "plugins": rows}
+        return {"broker": broker, "plugins": rows, "slow_consumers": list(map(slow_as_map, snapshot.slow))}
 
     async def status(self, name: str | None = None) -> dict[str, Any]:
         """The broker and all plugins, or the plugin `name` alone; raises BusError `unavailable` for an unknown one."""
         document = self.document()
         if name is not None:
             document["plugins"] = [row for row in document["plugins"] if row["name"] == name] or self._unknown(name)
+            document["slow_consumers"] = [each for each in document["slow_consumers"] if each["name"] == name]
         add_usage(document, await self._facts.usage(local_pids(document)))
         return document
 
@@ -110,7 +112,8 @@ class Control:
                 "role": each.role,
                 "proof": each.proof,
                 "transport": each.transport,
-                "pid": each.pid,
+                "pid": each.pid or None,
+                "claimed_pid": each.claimed_pid or None,
                 "age_secs": each.age,
                 "silent_secs": each.silent,
                 "published": each.published,

@@ -7,6 +7,7 @@ from typing import Any
 
 from broker.control.figures import figures_of, usage_of
 from broker.control.ports import PluginFacts
+from broker.control.slow import is_slow
 from broker.core.snapshot import SessionView, Snapshot
 
 REGISTRATION = ("unregistered", "registering", "registered", "failed")
@@ -24,6 +25,9 @@ def describe_plugins(facts: Sequence[PluginFacts], snapshot: Snapshot, heartbeat
     sessions = {each.number: each for each in snapshot.sessions}
     rows = [_describe(each, sessions.pop(each.session or 0, None), heartbeat) for each in facts]
     rows += [_further_instance(each, heartbeat) for each in sessions.values() if each.role == "plugin"]
+    slow = {each.session for each in snapshot.slow if is_slow(each)}
+    for row in rows:
+        row["slow"] = row["session"] in slow
     return sorted(rows, key=lambda row: (row["name"], row["instance"]))
 
 
@@ -39,8 +43,8 @@ def _describe(facts: PluginFacts, session: SessionView | None, heartbeat: float)
         "register_status": facts.register_status,
         "managed": facts.managed,
         "enabled": facts.enabled,
-        "pid": facts.pid or (session.pid if session else None),
-        "uptime_secs": facts.since if facts.state == "running" else None,
+        "pid": facts.pid or (session.pid if session else 0) or None,
+        "uptime_secs": facts.uptime,
         "since_secs": facts.since,
         "restarts": facts.restarts,
         "error": facts.error,
@@ -64,7 +68,7 @@ def _further_instance(session: SessionView, heartbeat: float) -> dict[str, Any]:
         "register_status": REGISTRATION.index("registered"),
         "managed": False,
         "enabled": True,
-        "pid": session.pid,
+        "pid": session.pid or None,
         "uptime_secs": session.age,
         "since_secs": session.age,
         "restarts": 0,
@@ -82,6 +86,7 @@ def _describe_session(session: SessionView | None, heartbeat: float) -> dict[str
     if session is None:
         return {
             "session": None,
+            "claimed_pid": None,
             "proof": "",
             "transport": "",
             "language": "",
@@ -99,6 +104,7 @@ def _describe_session(session: SessionView | None, heartbeat: float) -> dict[str
         }
     return {
         "session": session.number,
+        "claimed_pid": session.claimed_pid or None,
         "proof": session.proof,
         "transport": session.transport,
         "language": session.language,

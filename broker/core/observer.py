@@ -6,14 +6,18 @@ by everybody all the time. So the router puts this between itself and the events
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from broker.core.sessions import Session
+from plugin_sdk.wire import packets as p
 
 MAX_PAIRS = 10_000  # subjects may be made up without end, as in `user.12345.login`
 
 Pair = tuple[str, str]
+Burst = Callable[[Session, list[Any], int], int]
+Call = Callable[[Session, p.Call, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +80,24 @@ class Observer:
                         pairs.setdefault((session.name, name), 0)
         return Observed(secs, published, called, self.missed)
 
-    def note_published(self, session: Session, subject: str, number: int) -> None:
-        """A peer published so many events."""
-        self._note(self.published, session, subject, number)
+    def noting_events(self, burst: Burst) -> Burst:
+        """The same function, which notes beside who published what."""
 
-    def note_called(self, session: Session, service: str) -> None:
-        """A peer called a service."""
-        self._note(self.called, session, service, 1)
+        def noting(session: Session, packets: list[Any], begin: int) -> int:
+            number = burst(session, packets, begin)
+            self._note(self.published, session, packets[begin].subject, number)
+            return number
+
+        return noting
+
+    def noting_calls(self, call: Call) -> Call:
+        """The same function, which notes beside who called what."""
+
+        def noting(session: Session, packet: p.Call, now: float) -> None:
+            call(session, packet, now)
+            self._note(self.called, session, packet.service, 1)
+
+        return noting
 
     def _note(self, pairs: dict[Pair, int], session: Session, what: str, number: int) -> None:
         pair = (session.name, what)

@@ -13,12 +13,15 @@ from typing import Any
 from msgspec import Struct
 
 from broker.core.admission import Admission, Refusal
+from broker.core.backlog import Backlog
 from broker.core.events import Events
 from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened
-from broker.core.observer import Observed, Observer
+from broker.core.observer import Burst, Observed, Observer
 from broker.core.requests import Requests
 from broker.core.sessions import Identity, Origin, Session
+from broker.core.slow import LOOK_SECS, SlowConsumers, heaviest
 from broker.core.snapshot import Snapshot, view_session
+from broker.core.welcome import already_registered, describe_holder, welcome
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import decode_frame, encode, encode_frame
 from plugin_sdk.wire.errors import BusError, RemoteProtocolError
@@ -51,8 +54,10 @@ class Router:
         self.limits = limits
         self.heartbeat = heartbeat
         self.admission = Admission(uids)
-        self.events = Events(limits, seed)
-        self.requests = Requests(limits)
+        self.backlog = Backlog(limits.total_bytes)
+        self.events = Events(limits, self.backlog, seed)
+        self.requests = Requests(limits, self.backlog)
+        self.slow = SlowConsumers(limits.event_credit, self._session_of)
         self.observer = Observer()
         self.notices: list[Notice] = []
         self.dirty: list[Outbox] = []
@@ -62,9 +67,10 @@ class Router:
         self._by_number: dict[int, Session] = {}
         self._plugins: dict[tuple[str, str], Session] = {}
         self._next_check: float | None = None
+        self._next_look: float | None = None
         self._counters = {"frames": 0, "packets": 0, "garbage": 0, "refused": 0, "stray": 0}
         self._published_before = 0
-        self._burst = self.events.burst
+        self._burst: Burst = self.events.burst
         self._handlers: dict[type[Struct], Callable[[Session, Any, float], None]] = {
             p.Credit: self._on_credit,
             p.Call: self._on_call,
@@ -110,7 +116,9 @@ class Router:
         self._counters["packets"] += len(packets)
         if self._act(session, packets, now):
             self._grant(session)
-        self._end_slow(now)
+        backlog = self.backlog
+        if self.events.slow or backlog.size > backlog.limit:
+            self._end_slow(now)
 
     def peer_lost(self, peer: bytes, now: float, text: str = "the connection is gone") -> None:
         """The transport cannot reach this peer any more."""
@@ -118,6 +126,18 @@ class Router:
         if session is not None:
             self._remove(session, "lost", text, now)
             self._end_slow(now)
+
+    def hold_back(self, outbox: Outbox, now: float) -> bool:
+        """The transport takes no more from this outbox now; returns whether what is left may wait in it."""
+        session = self._session_of(outbox)
+        if session is None:
+            return False
+        if outbox.pending_bytes > self.limits.outbox_bytes:
+            self.peer_lost(session.peer, now, "it does not read what is sent to it")
+            return False
+        self.backlog.report(outbox)
+        self._end_slow(now)
+        return self._session_of(outbox) is not None
 
     def close(self, number: int, code: str, text: str, now: float) -> None:
         """End a session from this side, telling its peer why."""
@@ -155,22 +175,28 @@ class Router:
     def observe(self, now: float, secs: float) -> None:
         """Learn who publishes and calls what, for `secs` seconds from now at least; see `observer`."""
         self.observer.begin(now, now + secs)
-        self._burst = self._burst_observed
-        self._handlers[p.Call] = self._on_call_observed
+        self._burst = self.observer.noting_events(self.events.burst)
+        self._handlers[p.Call] = self.observer.noting_calls(self._on_call)
 
     def observed(self, now: float) -> Observed:
         """What is known of who publishes and calls what."""
         return self.observer.seen(now, self._sessions.values())
 
     def tick(self, now: float) -> None:
-        """Do what is due: deadlines, pings to silent peers."""
+        """Do what is due: deadlines, pings to silent peers, a look at those who do not keep up."""
         self.requests.expire(now)
         if self._next_check is not None and now >= self._next_check:
             self._ping_silent(now)
+        if self._next_look is None:
+            if self.events.strained or self.backlog.stuck:
+                self._next_look = now + LOOK_SECS
+        elif now >= self._next_look:
+            self._look_for_slow(now)
 
     def next_deadline(self) -> float | None:
         """When `tick` next has something to do, in the clock of `now`, or None."""
-        times = [when for when in (self.requests.next_deadline(), self._next_check) if when is not None]
+        due = (self.requests.next_deadline(), self._next_check, self._next_look)
+        times = [when for when in due if when is not None]
         return min(times) if times else None
 
     def snapshot(self, now: float) -> Snapshot:
@@ -180,12 +206,21 @@ class Router:
             **self._counters,
             "events_published": self._published_before + sum(each.published for each in sessions),
             "events_dropped": self.events.dropped,
+            "slow_consumers": self.slow.count,
             "late_replies": self.requests.late,
             "retained_evicted": self.events.retained.evicted,
             **{f"requests_{outcome}": number for outcome, number in self.requests.outcomes.items()},
         }
-        queued = sum(len(service.waiting) for service in self.requests.services)
-        return Snapshot(sessions, len(self.requests), len(self.events.retained), counters, queued)
+        return Snapshot(
+            sessions=sessions,
+            slow=tuple(self.slow.views(now)),
+            requests=len(self.requests),
+            queued=sum(len(service.waiting) for service in self.requests.services),
+            retained=len(self.events.retained),
+            waiting_bytes=self.backlog.size,
+            max_waiting_bytes=self.backlog.limit,
+            counters=counters,
+        )
 
     def _act(self, session: Session, packets: list[Any], now: float) -> bool:
         """Act on every packet of a frame; returns whether the session still stands afterwards."""
@@ -237,9 +272,9 @@ class Router:
     def _register_again(self, session: Session, register: p.Register) -> None:
         """A retry whose first answer was late is answered the same; anything else is refused, the session unharmed."""
         if (register.nonce, register.name) == (session.nonce, session.name):
-            session.outbox.add(encode(self._welcome(session)))
+            session.outbox.add(encode(welcome(session, self.limits, self.heartbeat)))
             return
-        self._refuse(session.peer, _already_registered(session))
+        self._refuse(session.peer, already_registered(session))
 
     def _check_unique(self, register: p.Register, identity: Identity, now: float) -> None:
         if register.role != "plugin":
@@ -252,7 +287,7 @@ class Router:
             self._remove(holder, "replaced", "the process registered again over a new connection", now)
             return
         text = (
-            f"plugin {identity.name!r} is registered already by process {holder.pid}"
+            f"plugin {identity.name!r} is registered already by {describe_holder(holder)}"
             " (stop that one first, or give this one an instance name)"
         )
         raise Refusal("duplicate_name", text)
@@ -260,7 +295,7 @@ class Router:
     def _open(
         self, peer: bytes, register: p.Register, version: int, identity: Identity, origin: Origin, now: float
     ) -> None:
-        number = self._numbers()
+        number, claimed = self._numbers(), _whole(register.info.get("pid"))
         session = Session(
             number=number,
             peer=peer,
@@ -268,7 +303,8 @@ class Router:
             version=register.version,
             instance=register.instance,
             nonce=register.nonce,
-            pid=origin.pid or _whole(register.info.get("pid")),
+            pid=origin.pid or (claimed if identity.local else 0),
+            claimed_pid=claimed,
             language=register.language,
             sdk=register.sdk,
             identity=identity,
@@ -284,7 +320,11 @@ class Router:
         self._sessions[peer] = self._by_number[number] = session
         if session.role == "plugin":
             self._plugins[session.name, session.instance] = session
-        session.outbox.add(encode(self._welcome(session)))
+        # Strays go out after all outboxes; what this peer was told before must reach it before this.
+        for frame in [frame for stray, frame in self.strays if stray == peer]:
+            session.outbox.add_frame(frame)
+        self.strays = [each for each in self.strays if each[0] != peer]
+        session.outbox.add(encode(welcome(session, self.limits, self.heartbeat)))
         if self._next_check is None:
             self._next_check = now + self.heartbeat
         state = str(register.info.get("state", ""))[:64]
@@ -300,21 +340,6 @@ class Router:
                 state,
             )
         )
-
-    def _welcome(self, session: Session) -> p.Registered:
-        limits = {
-            "frame_bytes": self.limits.frame_bytes,
-            "packets_per_frame": self.limits.packets_per_frame,
-            "chunk_credit": self.limits.chunk_credit,
-            "pending_requests": self.limits.pending_requests,
-            "subscriptions": self.limits.subscriptions,
-            "services": self.limits.services,
-            "event_credit": self.limits.event_credit,
-        }
-        credit = self.limits.publish_credit
-        heartbeat_ms = round(self.heartbeat * 1000)
-        granted = session.permissions.narrowed()
-        return p.Registered(session.protocol, session.number, heartbeat_ms, credit, session.name, limits, granted)
 
     def _on_credit(self, session: Session, packet: p.Credit, now: float) -> None:
         if packet.stream:
@@ -345,7 +370,7 @@ class Router:
         self._remove(session, "goodbye", packet.text or packet.code, now)
 
     def _on_register(self, session: Session, packet: p.Register, now: float) -> None:
-        raise _already_registered(session)
+        raise already_registered(session)
 
     def _on_unknown(self, session: Session, packet: p.Unknown, now: float) -> None:
         raise BusError("unsupported", f"packet kind {packet.kind} is unknown to protocol version 1")
@@ -370,7 +395,12 @@ class Router:
         self.notices.append(PeerMisbehaved(session.name, session.pid, error.code, error.text))
 
     def _refuse(self, peer: bytes, error: BusError) -> None:
-        self.strays.append((peer, encode_frame(0, [p.Refused(error.code, error.text, error.retry)])))
+        frame = encode_frame(0, [p.Refused(error.code, error.text, error.retry)])
+        session = self._sessions.get(peer)
+        if session is not None:
+            session.outbox.add_frame(frame)
+        else:
+            self.strays.append((peer, frame))
 
     def _grant(self, session: Session) -> None:
         """Give a publisher back the credit of what was routed, in pieces worth a packet."""
@@ -384,26 +414,44 @@ class Router:
 
     def _pay(self, publishers: list[Outbox]) -> None:
         for outbox in dict.fromkeys(publishers):
-            session = self._sessions.get(outbox.peer)
-            if session is not None and session.outbox is outbox:
+            session = self._session_of(outbox)
+            if session is not None:
                 self._grant(session)
 
     def _end_slow(self, now: float) -> None:
-        slow = self.events.slow
-        while slow:  # the end of one session may show that another one is slow
+        slow, backlog = self.events.slow, self.backlog
+        while slow or backlog.size > backlog.limit:  # the end of one session may show that another one is slow
+            if not slow:
+                if not self._make_room(now):
+                    return
+                continue
             outbox, text = slow.popitem()
-            session = self._sessions.get(outbox.peer)
-            if session is not None and session.outbox is outbox:
+            session = self._session_of(outbox)
+            if session is not None:
                 self.close(session.number, "slow_consumer", text, now)
 
-    def _burst_observed(self, session: Session, packets: list[Any], begin: int) -> int:
-        number = self.events.burst(session, packets, begin)
-        self.observer.note_published(session, packets[begin].subject, number)
-        return number
+    def _make_room(self, now: float) -> bool:
+        """End the session because of which most waits, as there is no room for all; returns whether there was one."""
+        weight, worst = heaviest(self._sessions.values(), self.backlog)
+        if worst is None:
+            return False
+        text = (
+            f"{weight} bytes wait at the broker because of it, more than because of any other,"
+            f" and there is room for {self.backlog.limit} in all"
+        )
+        self.close(worst.number, "slow_consumer", text, now)
+        worst.outbox.discard()
+        return True
 
-    def _on_call_observed(self, session: Session, packet: p.Call, now: float) -> None:
-        self._on_call(session, packet, now)
-        self.observer.note_called(session, packet.service)
+    def _look_for_slow(self, now: float) -> None:
+        self.backlog.refresh()
+        self.notices += self.slow.look(self.events.strained, now)
+        self._next_look = now + LOOK_SECS if self.slow or self.backlog.stuck else None
+
+    def _session_of(self, outbox: Outbox) -> Session | None:
+        """The session that an outbox belongs to, unless it has ended."""
+        session = self._sessions.get(outbox.peer)
+        return session if session is not None and session.outbox is outbox else None
 
     def _end_observation(self) -> None:
         self.observer.end()
@@ -427,16 +475,12 @@ class Router:
         self._published_before += session.published
         paid = self.events.forget(session)
         self.requests.forget(session, text, now)
+        self.backlog.forget(session.outbox)
         self._pay(paid)
         proof = session.identity.proof
         self.notices.append(
             SessionLost(session.number, session.name, session.role, proof, session.pid, code, text, waiting)
         )
-
-
-def _already_registered(session: Session) -> BusError:
-    text = f"this connection is registered already, as {session.role} {session.name!r}"
-    return BusError("already_registered", text)
 
 
 def _seeded(seed: int) -> Callable[[], int]:

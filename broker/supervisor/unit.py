@@ -14,6 +14,8 @@ from broker.supervisor.process import Process
 from broker.supervisor.restart import RestartLimits, RestartPolicy, RestartRecord
 from broker.supervisor.states import (
     ACTIVE,
+    BEGINS,
+    PAUSED,
     REGISTER_STATUS,
     SETTLED,
     Desired,
@@ -78,6 +80,7 @@ class Unit:
         self._records = records
         self._clock = clock
         self._since = clock()
+        self._began: float | None = None
         self._status = RegisterStatus.UNREGISTERED
         self._written: tuple[int, str] | None = None
         self._described: tuple[object, ...] | None = None
@@ -178,6 +181,10 @@ class Unit:
         """
         before, self.state = self.state, next_state(self.state, trigger)
         self._since = self._clock()
+        if trigger in BEGINS:
+            self._began = self._since
+        elif self.state in PAUSED:
+            self._began = None
         if error is not None:
             self.error = error
         if self.state in (State.RUNNING, State.STOPPED):
@@ -213,6 +220,13 @@ class Unit:
         if self.lost and not self.lost.done():
             self.lost.set_result(reason)
 
+    def let_go(self) -> None:
+        """Ends the supervision of one that was started by hand and goes on by itself."""
+        if self.active:
+            logger.info("plugin %s, started by hand, goes on without this broker", self.plugin_id)
+            self.move(Trigger.STOP)
+            self.move(Trigger.GONE)
+
     def ended(self, text: str) -> None:
         """Takes note of the end of a run."""
         self.process = None
@@ -231,7 +245,6 @@ class Unit:
         manifest = self.manifest
         return PluginView(
             name=self.plugin_id,
-            title=manifest.name if manifest else self.plugin_id,
             version=self.version,
             description=manifest.description if manifest else "",
             state=self.state,
@@ -241,13 +254,12 @@ class Unit:
             enabled=self.enabled,
             pid=self.process.pid if self.process else None,
             session=self.session,
-            generation=self.generation,
             restarts=self.restarts,
+            uptime=None if self._began is None else self._clock() - self._began,
             since=self._clock() - self._since,
             error=self.error,
             last_exit=self.last_exit,
             requires=tuple(map(str, manifest.requires)) if manifest else (),
-            log_bytes=self.log.written if self.log else 0,
             log_dropped=self.log.dropped_lines if self.log else 0,
             asked=self.process.confinement.asked() if self.process else {},
             in_force=self.process.in_force if self.process else None,

@@ -23,4 +23,4 @@ def running(number: int, *others: PluginView, **stats: Any) -> dict[str, Any]:
 
 def failed(name: str = "bad", error: str = TROUBLE) -> PluginView:
     """A plugin that did not come up."""
-    return view(name, state="failed", register_status=3, error=error)
+    return view(name, state="failed", register_status=3, uptime=None, error=error)

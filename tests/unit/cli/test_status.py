@@ -5,8 +5,28 @@ import pytest
 
 from broker.cli.session import printable
 from broker.cli.status import plugin_lines, screen
+from broker.control.slow import slow_as_map
+from broker.core.snapshot import SlowView
 from tests.unit.cli.answers import TROUBLE, failed, running
 from tests.unit.telemetry.document import view
+
+
+def slow(name: str, secs: float) -> SlowView:
+    return SlowView(
+        session=1,
+        name=name,
+        role="client",
+        instance="",
+        patterns=("user.>",),
+        overflow="block",
+        max_pending=10,
+        waiting=0,
+        waiting_bytes=0,
+        unread_bytes=10,
+        dropped=0,
+        secs=secs,
+        publishers=("shop",),
+    )
 
 
 def plain(lines: list[str]) -> list[str]:
@@ -50,23 +70,23 @@ def test_stopped_plugins_are_named_when_the_table_is_too_long() -> None:
 def test_a_plugin_that_runs_may_have_something_wrong_too() -> None:
     answer = running(3)
     answer["plugins"][0]["silent_secs"] = 60.0
-    answer["plugins"][1]["waiting"] = 1200
+    answer["plugins"][1] |= {"slow": True, "waiting": 1200}
     answer["plugins"][2]["figures"] |= {"busy_secs": 90.0, "busy_in": "service plugin02.slow"}
     shown = "\n".join(plain(screen(answer, 120, None)))
     assert "unresponsive, silent for 1.0 min" in shown
-    assert "slow: 1.2k events wait for it" in shown
+    assert "does not keep up with its events: 1.2k events wait for it" in shown
     assert "service plugin02.slow has been busy for 1.5 min" in shown
 
 
 def test_the_broker_says_what_is_wrong_with_itself() -> None:
     answer = running(1)
     answer["broker"]["database"] = {"status": "down", "reason": "disk full", "pending": 7, "written": 0, "dropped": 2}
-    answer["broker"]["lagging"] = [{"name": f"slow{n}", "role": "client", "waiting": n} for n in range(5)]
+    answer["slow_consumers"] = [slow_as_map(slow(f"slow{secs}", secs)) for secs in range(5)]
     answer["broker"]["warnings"] = ["no metrics: port in use"]
     shown = "\n".join(plain(screen(answer, 120, None)))
     assert "database down, 7 writes wait, 2 writes lost: disk full" in shown
-    assert "slow: client slow4, 4 events wait for it" in shown
-    assert "… and 2 more are slow" in shown
+    assert "slow consumer slow4: user.> (block) for 4 s: 10 B sent and not handled; holds up shop" in shown
+    assert "… and 2 more slow consumers" in shown
     assert "no metrics: port in use" in shown
 
 
@@ -102,11 +122,12 @@ def test_the_whole_error_stands_with_the_plugin() -> None:
     assert lines[4].strip() == "boom"
 
 
-def test_time_in_a_state_is_uptime_only_while_it_runs() -> None:
-    answer = running(1, failed())
-    bad, good = sorted(answer["plugins"], key=lambda row: row["name"])
+def test_uptime_is_the_time_since_the_start_and_beside_it_stands_the_time_in_the_present_state() -> None:
+    answer = running(0, failed(), view("leaving", state="stopping", uptime=4000.0, since=2.0))
+    bad, leaving = answer["plugins"]
     assert (bad["uptime_secs"], bad["since_secs"]) == (None, 60.0)
-    assert (good["uptime_secs"], good["since_secs"]) == (60.0, 60.0)
+    assert (leaving["uptime_secs"], leaving["since_secs"]) == (4000.0, 2.0)
+    assert "leaving 1.0, stopping for 2 s, up 1.1 h" in plain(list(plugin_lines(leaving)))[0]
 
 
 def test_nothing_that_a_plugin_says_steers_the_terminal() -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from broker.control.figures import add_usage, totals
+from broker.control.slow import slow_as_map
 from broker.control.status import describe_plugins
 from broker.supervisor.view import Figures, PluginView
 from broker.telemetry.usage import Measured, Usage
@@ -13,7 +14,6 @@ def view(name: str, **changes: Any) -> PluginView:
     """What the supervisor tells of a plugin that runs."""
     fields: dict[str, Any] = {
         "name": name,
-        "title": name,
         "version": "1.0",
         "description": "",
         "state": "running",
@@ -23,13 +23,12 @@ def view(name: str, **changes: Any) -> PluginView:
         "enabled": True,
         "pid": None,
         "session": None,
-        "generation": 1,
         "restarts": 0,
+        "uptime": 60.0,
         "since": 60.0,
         "error": "",
         "last_exit": "",
         "requires": (),
-        "log_bytes": 0,
         "log_dropped": 0,
         **changes,
     }
@@ -52,7 +51,7 @@ def status(mesh: Mesh, *views: PluginView) -> dict[str, Any]:
         "warnings": [],
         **totals(snapshot, rows, Figures(1, 2, 3, 4, 1)),
     }
-    document = {"broker": broker, "plugins": rows}
+    document = {"broker": broker, "plugins": rows, "slow_consumers": list(map(slow_as_map, snapshot.slow))}
     used = {row["pid"]: Usage(1 << 20, 2.0, 3, 1) for row in rows if row["pid"]}
     add_usage(document, Measured(used, Usage(2 << 20, 1.0, 4, 1), Usage(3 << 20, 3.0, 7, 2)))
     return document
