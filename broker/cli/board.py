@@ -59,6 +59,7 @@ COLUMNS = (
 SORT_KEYS = {column.key: column for column in COLUMNS}
 _TEXTS = ("n", "s")
 _GAP = 1
+_COMMANDS = "q:quit i:turn "
 _NOTE_WIDTH = 40  # what must be left for the reason behind the columns, or it is not shown
 
 
@@ -186,7 +187,9 @@ def _keys(total: int, shown: int, wishes: Wishes, width: int) -> Text:
     where = f"{wishes.top + 1}–{wishes.top + shown} of {total} ↑↓ " if shown < total else ""
     columns, _, _ = _fitting([], width)
     keys = " ".join(f"{column.key}:{column.head.lower().removesuffix('/s').removesuffix('%')}" for column in columns)
-    line = Text(f"{where}q:quit i:turn {keys}", style="reverse", no_wrap=True)
+    if len(where) + len(keys) + len(_COMMANDS) > width:
+        keys = f"sort by:{' '.join(column.key for column in columns)}"
+    line = Text(f"{where}{_COMMANDS}{keys}", style="reverse", no_wrap=True)
     line.truncate(width, overflow="ellipsis", pad=True)
     return line
 

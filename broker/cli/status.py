@@ -23,7 +23,8 @@ _NUMBERS = range(3, len(_HEADS))
 _REASON_LINES = 3
 _SLOW_SHOWN = 3
 _MOMENT = 5.0  # seconds; a start takes some, so that up to then the time in a state is as good as the uptime
-_LABEL = len("confinement")
+_UNCONFINED = {"asked": {"sandbox": "off"}, "in_force": {}}
+_LABEL = len("registration")
 
 Row = dict[str, Any]
 
@@ -126,7 +127,7 @@ def _broker_lines(facts: dict[str, Any]) -> Iterator[str]:
     )
     failed = click.style(f", {plugins['failed']} failed", fg="red") if plugins["failed"] else ""
     memory = size(facts["total"]["memory_bytes"])
-    yield f"{counted(plugins['total'], 'plugin')}, {plugins['running']} running{failed}; {memory}"
+    yield f"{counted(plugins['total'], 'plugin')}, {plugins['running']} running{failed}; {memory} of memory"
     yield (
         f"{amount(counters['events_published'])} events, {amount(facts['events_per_sec'])}/s,"
         f" {amount(queues['events'])} waiting, {amount(counters['events_dropped'])} dropped;"
@@ -138,9 +139,9 @@ def _broker_lines(facts: dict[str, Any]) -> Iterator[str]:
 def _troubles(facts: dict[str, Any]) -> Iterator[str]:
     database = facts["database"]
     if database["status"] != "up" or database["reason"] or database["dropped"]:
-        lost = f", {database['dropped']} writes lost" if database["dropped"] else ""
+        lost = f", {counted(database['dropped'], 'write')} lost" if database["dropped"] else ""
         why = f": {database['reason']}" if database["reason"] else ""
-        yield f"database {database['status']}, {database['pending']} writes wait{lost}{why}"
+        yield f"database {database['status']}, {counted(database['pending'], 'write')} waiting{lost}{why}"
     yield from facts["warnings"]
 
 
@@ -232,7 +233,7 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
         yield "does", row["description"]
     if row["desired"] != row["state"]:
         yield "wanted", row["desired"] if row["enabled"] else f"{row['desired']}, but its configuration disables it"
-    yield "registered", row["registration"]
+    yield "registration", row["registration"]
     if row["restarts"] or row["last_exit"]:
         yield "restarts", f"{row['restarts']}; last end: {row['last_exit'] or 'none'}"
     if row["requires"]:
@@ -241,7 +242,7 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
         processes = "one process" if row["processes"] == 1 else f"{row['processes']} processes"
         threads = counted(row["threads"], "thread")
         yield "uses", f"{size(row['memory_bytes'])}, {row['cpu_secs']:.1f} s of CPU, {threads}, {processes}"
-    if row["confinement"]["in_force"] is not None:
+    if row["confinement"]["in_force"] is not None and row["confinement"] != _UNCONFINED:
         yield "confinement", "\n".join(_confinement(**row["confinement"]))
     if row["session"]:
         yield from _traffic(row, figures)
@@ -272,13 +273,9 @@ def _traffic(row: Row, figures: Row) -> Iterator[tuple[str, str]]:
         ),
     )
     yield "requests", f"{figures['requests_handled']} handled, {figures['requests_failed']} failed"
-    yield (
-        "handlers",
-        (
-            f"{duration(figures['mean_secs'] or None)} on average, {duration(figures['longest_secs'] or None)} at most,"
-            f" {share(figures['error_rate'])} errors"
-        ),
-    )
+    if figures["longest_secs"]:
+        mean, longest = duration(figures["mean_secs"]), duration(figures["longest_secs"])
+        yield "handlers", f"{mean} on average, {longest} at most, {share(figures['error_rate'])} errors"
     if row["refused"]:
         yield "refused", f"{row['refused']} of its packets: see the log of the broker"
     if row["services"]:

@@ -195,6 +195,7 @@ MOVES: list[tuple[str, str, str, Act]] = [
     ("maximum handling time", "plugmesh_plugin_handling_longest_seconds", "worker", lambda shop: shop.work("burn")),
     ("error rate", "plugmesh_plugin_error_ratio", "worker", lambda shop: shop.work("fail")),
     ("requests", "plugmesh_plugin_requests_handled_total", "worker", lambda shop: shop.call("worker.echo", 1)),
+    ("slow consumers", "plugmesh_slow_consumers_found_total", "", lambda shop: shop.flood()),
     ("drops", "plugmesh_plugin_events_dropped_total", "slow", lambda shop: shop.flood()),
     ("drops in total", "plugmesh_events_dropped_total", "", lambda shop: shop.flood()),
     ("queue of requests", "plugmesh_requests_waiting", "", queue_requests),
@@ -238,6 +239,7 @@ def test_status_plugins_running_queues_and_the_ratio_of_cleanups_move_both_ways(
     assert shop.value("plugmesh_plugin_state", "plain", state="running") == 1
     shop.flood()
     eventually(lambda: shop.value("plugmesh_events_waiting") > 0 and shop.value("plugmesh_slow_consumers") == 1)
+    assert 0 < shop.value("plugmesh_waiting_bytes") < shop.value("plugmesh_waiting_bytes_limit")
     shop.call("$broker.stop", {"name": "slow"})
     eventually(lambda: shop.value("plugmesh_events_waiting") == 0 and shop.value("plugmesh_slow_consumers") == 0)
 

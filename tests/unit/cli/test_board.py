@@ -41,6 +41,17 @@ def test_a_narrow_screen_still_says_why() -> None:
     assert "bad: plugin 'bad' did not start" in drawn(running(2, failed()), Wishes(), 80, 24)
 
 
+@pytest.mark.parametrize("width", [80, 120, 200])
+@pytest.mark.parametrize("number", [6, 60])
+def test_no_key_is_cut_off(number: int, width: int) -> None:
+    shown = drawn(running(number), Wishes(), width, 24).splitlines()
+    heads = {column.head for column in SORT_KEYS.values()} & set(shown[2].replace("▲", "").split())
+    assert "…" not in shown[-1]
+    for column in SORT_KEYS.values():
+        offered = f" {column.key}:" in shown[-1] or column.key in shown[-1].partition("sort by:")[2].split()
+        assert offered == (column.head in heads)
+
+
 def test_scrolling_ends_at_the_last_plugin() -> None:
     wishes = Wishes(top=1000)
     shown = drawn(running(60), wishes, 80, 24)

@@ -84,7 +84,7 @@ def test_the_broker_says_what_is_wrong_with_itself() -> None:
     answer["slow_consumers"] = [slow_as_map(slow(f"slow{secs}", secs)) for secs in range(5)]
     answer["broker"]["warnings"] = ["no metrics: port in use"]
     shown = "\n".join(plain(screen(answer, 120, None)))
-    assert "database down, 7 writes wait, 2 writes lost: disk full" in shown
+    assert "database down, 7 writes waiting, 2 writes lost: disk full" in shown
     assert "slow consumer slow4: user.> (block) for 4 s: 10 B sent and not handled; holds up shop" in shown
     assert "… and 2 more slow consumers" in shown
     assert "no metrics: port in use" in shown
@@ -105,11 +105,19 @@ def test_one_plugin_is_told_in_sentences_and_not_in_json() -> None:
     assert "{" not in shown
 
 
+def test_what_nothing_is_known_of_is_left_out() -> None:
+    row = running(1)["plugins"][0]
+    row["confinement"] = {"asked": {"sandbox": "off"}, "in_force": {}}
+    labels = [line.split()[0] for line in plain(list(plugin_lines(row)))[1:]]
+    assert "registration" in labels
+    assert not {"confinement", "handlers", "serves", "requires", "why"} & set(labels)
+
+
 def test_what_a_plugin_was_to_give_up_stands_beside_what_it_gave_up() -> None:
     asked = {"sandbox": "best-effort", "memory": 256 << 20}
     in_force = {"memory": 256 << 20, "no_new_privs": True, "missing": ["landlock: this kernel has none"]}
     row = running(1)["plugins"][0] | {"confinement": {"asked": asked, "in_force": in_force}}
-    shown = [line.removeprefix("  confinement").strip() for line in plain(list(plugin_lines(row)))]
+    shown = [line.removeprefix("  confinement ").strip() for line in plain(list(plugin_lines(row)))]
     assert "asked for: sandbox best-effort, memory 256 MiB" in shown
     assert "in force: memory 256 MiB, no new privs True" in shown
     assert "missing: landlock: this kernel has none" in shown
