@@ -21,6 +21,7 @@ from plugin_sdk.wire.codec import encode_payload, publish_head
 from plugin_sdk.wire.errors import BusError
 from plugin_sdk.wire.limits import EVENT_OVERHEAD, FRAME_TARGET, MAX_SUBJECT_BYTES
 from plugin_sdk.wire.subjects import check_subject, is_reserved, matches
+from plugin_sdk.workers import HandlerStats
 
 DEFAULT_TIMEOUT = 5.0
 _CACHED_SUBJECTS = 10_000
@@ -229,6 +230,14 @@ class Bus:
     def services(self) -> list[Service]:
         """Those registered, with their figures."""
         return list(self._servers)
+
+    def event_figures(self) -> HandlerStats:
+        """What all subscriptions have done so far, those that have ended too."""
+        return self._inlets.tally.total()
+
+    def request_figures(self) -> HandlerStats:
+        """The same of services."""
+        return self._servers.tally.total()
 
     def _head(self, subject: str, retain: bool) -> bytes:
         check_subject(subject)

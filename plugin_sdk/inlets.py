@@ -12,6 +12,7 @@ from plugin_sdk.calls import RequestFailed, is_undecided
 from plugin_sdk.events import Event
 from plugin_sdk.handlers import HandlerThreads
 from plugin_sdk.peer import Peer
+from plugin_sdk.tally import Tally
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.errors import BusError
 from plugin_sdk.wire.limits import EVENT_OVERHEAD
@@ -50,6 +51,7 @@ class Inlets(Generic[S]):
 
     def __init__(self, peer: Peer, threads: HandlerThreads) -> None:
         self.threads = threads
+        self.tally = Tally()
         self._peer = peer
         self._inlets: dict[int, S] = {}
         self._in_force: set[int] = set()

@@ -207,22 +207,23 @@ class Plugin:
         """Figures that travel with heartbeats; times in seconds."""
         if self._bus is None:
             return {}
-        events = [each.stats for each in self._bus.subscriptions()]
-        services = [each for each in self._bus.services() if each.announced]
-        requests = [each.stats for each in services]
-        every = events + requests
-        runs = sum(each.handled + each.failed for each in every)
-        workers: list[Workers[Any]] = [each.workers for each in services]
+        events, requests = self._bus.event_figures(), self._bus.request_figures()
+        runs = events.handled + events.failed + requests.handled + requests.failed
+        spent = events.total_time + requests.total_time
+        workers: list[Workers[Any]] = [each.workers for each in self._bus.services() if each.announced]
         workers += [each.workers for each in self._bus.subscriptions() if each.workers is not None]
         busiest = max(workers, key=Workers.busy_secs, default=None)
         return {
-            "events_handled": sum(each.handled for each in events),
-            "events_failed": sum(each.failed for each in events),
+            "events_handled": events.handled,
+            "events_failed": events.failed,
+            "events_filtered": events.filtered,
+            "events_waiting": sum(len(each.queue) for each in self._bus.subscriptions()),
             "events_unclaimed": self._bus.unclaimed,
-            "requests_handled": sum(each.handled for each in requests),
-            "requests_failed": sum(each.failed for each in requests),
-            "mean_secs": sum(each.total_time for each in every) / runs if runs else 0.0,
-            "longest_secs": max((each.longest for each in every), default=0.0),
+            "requests_handled": requests.handled,
+            "requests_failed": requests.failed,
+            "handling_secs": spent,
+            "mean_secs": spent / runs if runs else 0.0,
+            "longest_secs": max(events.longest, requests.longest),
             "busy_secs": busiest.busy_secs() if busiest is not None else 0.0,
             "busy_in": busiest.name if busiest is not None and busiest.running else "",
         }

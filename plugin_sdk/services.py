@@ -20,6 +20,7 @@ from plugin_sdk.inlets import ACK_SECS
 from plugin_sdk.jobs import Job
 from plugin_sdk.options import ServiceOptions
 from plugin_sdk.peer import Peer
+from plugin_sdk.tally import Tally
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import decode_payload, encode, encode_payload
 from plugin_sdk.wire.errors import BusError
@@ -38,6 +39,7 @@ class Servers:
 
     def __init__(self, peer: Peer, threads: HandlerThreads) -> None:
         self.threads = threads
+        self.tally = Tally()
         self._peer = peer
         self._services: dict[str, Service] = {}
         self._jobs: dict[int, tuple[Service, Job]] = {}
@@ -59,6 +61,7 @@ class Servers:
             raise
         if self._services.get(service.name) is service:
             service.in_force = True
+            self.tally.begin(service.stats)
         else:
             # Withdrawn while the broker had not answered yet.
             self._take_back(service)
@@ -86,6 +89,7 @@ class Servers:
             service.in_force = False
             await service.workers.finish()
             self._services.pop(name, None)
+            self.tally.close(service.stats)
 
     async def restore(self, timeout: float) -> None:
         """Register again, in a new session; what the broker refuses is logged with its reason."""

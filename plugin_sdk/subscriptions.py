@@ -67,6 +67,7 @@ class Subscription:
         """Put it into force, once; raises CallError when the broker refuses it."""
         if not self._number:
             self._number = await self._inlets.add(self)
+            self._inlets.tally.begin(self.stats)
         return self
 
     async def unsubscribe(self) -> None:
@@ -79,6 +80,7 @@ class Subscription:
             self._stop(None)
             if self.workers is not None:
                 await self.workers.finish()
+            self._inlets.tally.close(self.stats)
 
     def end(self, error: BusError | None) -> None:
         """The session will not come back: for this reason, or because this side closed it."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from broker.cli.asking import LookedInto, look_into, show_wishes
-from broker.cli.control import ANSWER_SECS
 from broker.cli.session import ask, fail, listens
 from broker.cli.settings import config_option, load_config
+from broker.cli.status import ANSWER_SECS
 from broker.home import Home, HomeError, HomeLock
 from broker.packages.errors import PackageError
 from broker.packages.names import SUFFIX, parse_file_name

@@ -7,20 +7,24 @@ from pathlib import Path
 import click
 
 from broker import __version__
-from broker.cli.control import reload_config, status
+from broker.cli.control import reload_config
 from broker.cli.database import db
+from broker.cli.graph import graph
 from broker.cli.insight import audit, why
 from broker.cli.install import install, remove
 from broker.cli.keys import key
 from broker.cli.logs import logs
-from broker.cli.messages import call, pub, tap
+from broker.cli.messages import call, pub
 from broker.cli.orders import disable, drain, enable, reload, start, stop, upgrade
 from broker.cli.package import package
 from broker.cli.record import record
 from broker.cli.replay import recording, replay
 from broker.cli.run import run
 from broker.cli.settings import check
+from broker.cli.status import status
 from broker.cli.systemd import systemd
+from broker.cli.tap import tap
+from broker.cli.top import top
 
 
 class _Group(click.Group):
@@ -60,8 +64,9 @@ def main(ctx: click.Context, home: Path) -> None:
 
 
 DAEMON = (run, check, reload_config, systemd, db, key)
-PLUGINS = (status, why, logs, audit, start, stop, reload, upgrade, enable, disable, drain, install, remove, package)
+VIEWS = (status, top, graph, why, logs, audit)
+PLUGINS = (start, stop, reload, upgrade, enable, disable, drain, install, remove, package)
 MESSAGES = (pub, call, tap, record, replay, recording)
 
-for command in (*DAEMON, *PLUGINS, *MESSAGES):
+for command in (*DAEMON, *VIEWS, *PLUGINS, *MESSAGES):
     main.add_command(command)

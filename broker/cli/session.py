@@ -108,5 +108,16 @@ def dump_json(value: Any, *, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=False, default=_as_text, indent=indent)
 
 
+def printable(value: Any) -> Any:
+    """The same with nothing in its texts that could steer a terminal: plugins write some of them."""
+    if isinstance(value, str):
+        return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in value)
+    if isinstance(value, list):
+        return [printable(each) for each in value]
+    if isinstance(value, dict):
+        return {name: printable(each) for name, each in value.items()}
+    return value
+
+
 def _as_text(value: Any) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, structs
 
-from broker.config.values import DatabaseUrl, Folder, SocketPath, StateUrl, TcpEndpoint, not_yet
+from broker.config.values import DatabaseUrl, Folder, IpAddress, SocketPath, StateUrl, TcpEndpoint
 
 MIB = 1 << 20
 
@@ -56,7 +56,8 @@ class PluginManagerSection(Section, frozen=True):
     enable_sandbox: bool = False
     max_memory: Annotated[int, Meta(ge=0, description="a number of MiB, 0 for no limit")] = 0
     max_cpu: Annotated[int, Meta(ge=0, description="percent of one core, 0 for no limit")] = 0
-    enable_metrics: Annotated[bool, not_yet("the metrics endpoint")] = False
+    enable_metrics: bool = False
+    metrics_address: IpAddress = "127.0.0.1"
     metrics_port: Annotated[int, Meta(ge=1, le=65535)] = 9090
     enable_hot_reload: bool = False
     watch_interval: Annotated[float, Meta(ge=0.1, le=3600)] = 1.0

@@ -7,7 +7,6 @@ of the broker, and gives the value in force or raises ValueError.
 import ipaddress
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -104,6 +103,12 @@ def _tcp_endpoint(text: str, _home: Path) -> str:
     raise ValueError(f"expects tcp://ADDRESS:PORT with an IP address, as tcp://127.0.0.1:7777, got {text!r}")
 
 
+def _ip_address(text: str, _home: Path) -> str:
+    if text != "*" and _is_address(text):
+        return text
+    raise ValueError(f"expects an IP address, as 127.0.0.1, or 0.0.0.0 for all of this machine, got {text!r}")
+
+
 def _is_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
@@ -112,18 +117,8 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def not_yet(feature: str) -> Callable[[float, Path], float]:
-    """A step that refuses a value that switches `feature` on: a setting without effect would be a lie."""
-
-    def refuse(value: float, _home: Path) -> float:
-        if value:
-            raise ValueError(f"not available in this version: {feature} comes later; take the setting out")
-        return value
-
-    return refuse
-
-
 Folder = Annotated[Path, _below_home]
 SocketPath = Annotated[Folder, _fits_a_socket]
 TcpEndpoint = Annotated[str, _tcp_endpoint]
+IpAddress = Annotated[str, _ip_address]
 StateUrl = Annotated[DatabaseUrl, _database_url]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from broker.control.lately import Incident
+from broker.core.observer import Observed
 from broker.core.snapshot import Snapshot
 
 
@@ -49,6 +50,8 @@ class PluginFacts(Protocol):
     def session(self) -> int | None: ...
     @property
     def restarts(self) -> int: ...
+    @property
+    def uptime(self) -> float | None: ...
     @property
     def since(self) -> float: ...
     @property
@@ -114,11 +117,53 @@ class UpgradeFacts(Protocol):
     def running(self) -> bool: ...
 
 
+class Work(Protocol):
+    """What the supervisor counts of all plugins together."""
+
+    @property
+    def unmet(self) -> int: ...
+    @property
+    def conflicting(self) -> int: ...
+    @property
+    def cycles(self) -> int: ...
+    @property
+    def cleanups(self) -> int: ...
+    @property
+    def cleanups_failed(self) -> int: ...
+
+
+class Usage(Protocol):
+    """What some processes use; `cpu_secs` since they began."""
+
+    @property
+    def memory_bytes(self) -> int: ...
+    @property
+    def cpu_secs(self) -> float: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def processes(self) -> int: ...
+
+
+class Measured(Protocol):
+    """What all processes use: of each plugin by its process id, of the broker alone, and of everything together."""
+
+    @property
+    def plugins(self) -> Mapping[int, Usage]: ...
+    @property
+    def broker(self) -> Usage: ...
+    @property
+    def total(self) -> Usage: ...
+
+
 class Plugins(Protocol):
     """The supervisor, as far as it can be asked and ordered."""
 
     def snapshot(self) -> Sequence[PluginFacts]:
         """Every plugin that is known."""
+
+    def figures(self) -> Work:
+        """What is counted of all of them."""
 
     async def start(self, name: str, *, force: bool = False) -> None:
         """Start one, after what it needs and with `force` in spite of a quarantine; raises BusError when that fails."""
@@ -165,6 +210,15 @@ class Facts(Protocol):
 
     def router(self) -> Snapshot:
         """The bus at this moment."""
+
+    def observe(self, secs: float) -> None:
+        """Learn for so long who publishes what and who calls whom."""
+
+    def observed(self) -> Observed:
+        """What was learnt, and since when."""
+
+    async def usage(self, pids: Collection[int]) -> Measured:
+        """What the processes of the broker and of plugins use."""
 
     def broker(self) -> Mapping[str, Any]:
         """Version, process, database and the like, ready for JSON."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from broker.control.figures import Pace, add_usage, local_pids, totals
+from broker.control.graph import describe_graph
 from broker.control.health import judge
 from broker.control.orders import Orders, who
 from broker.control.ports import Facts, Plugins
@@ -17,6 +20,7 @@ from plugin_sdk.wire.errors import BusError
 MOST_AUDITS = 1000
 MOST_LINES = 1000
 LONGEST_LINE = 4000  # characters; with the most lines a reply stays below the size of a frame
+OBSERVE_SECS = 600.0
 
 
 class Control:
@@ -33,12 +37,14 @@ class Control:
         self._facts = facts
         self._heartbeat = heartbeat
         self._orders = Orders(plugins, facts)
+        self._pace = Pace()
 
     def handlers(self) -> Mapping[str, Callable[..., Any]]:
         """By service name."""
         return {
             "$broker.ping": self.ping,
             "$broker.status": self.status,
+            "$broker.graph": self.graph,
             "$broker.services": self.services,
             "$broker.sessions": self.sessions,
             "$broker.keys": self.keys,
@@ -52,24 +58,36 @@ class Control:
     async def ping(self) -> None:
         """A sign of life: the answer has been through the router, and through the loop."""
 
-    async def status(self, name: str | None = None) -> dict[str, Any]:
-        """The broker and all plugins, or the plugin `name` alone; raises BusError `unavailable` for an unknown one."""
+    def document(self) -> dict[str, Any]:
+        """The broker and all plugins at this moment, but for what their processes use."""
         snapshot = self._facts.router()
-        rows = describe_plugins(self._plugins.snapshot(), snapshot, self._heartbeat)
+        plugins = self._plugins.snapshot()
+        rows = describe_plugins(plugins, snapshot, self._heartbeat)
         packages = self._facts.packages()
         for row in rows:
             row["package"] = packages.get(row["name"], {})
+        broker = {**self._facts.broker(), **totals(snapshot, rows, self._plugins.figures())}
+        broker["heartbeat_secs"] = self._heartbeat
+        broker["events_per_sec"] = self._pace.per_second(snapshot.counters["events_published"], time.monotonic())
+        return {"broker": broker, "plugins": rows, "slow_consumers": list(map(slow_as_map, snapshot.slow))}
+
+    async def status(self, name: str | None = None) -> dict[str, Any]:
+        """The broker and all plugins, or the plugin `name` alone; raises BusError `unavailable` for an unknown one."""
+        document = self.document()
         if name is not None:
-            rows = [row for row in rows if row["name"] == name] or self._unknown(name)
-        broker = {
-            **self._facts.broker(),
-            "sessions": len(snapshot.sessions),
-            "waiting_bytes": snapshot.waiting_bytes,
-            "max_waiting_bytes": snapshot.max_waiting_bytes,
-            "counters": snapshot.counters,
-        }
-        slow = [slow_as_map(each) for each in snapshot.slow if name in (None, each.name)]
-        return {"broker": broker, "plugins": rows, "slow_consumers": slow}
+            document["plugins"] = [row for row in document["plugins"] if row["name"] == name] or self._unknown(name)
+            document["slow_consumers"] = [each for each in document["slow_consumers"] if each["name"] == name]
+        add_usage(document, await self._facts.usage(local_pids(document)))
+        return document
+
+    async def graph(self) -> dict[str, Any]:
+        """Who publishes, subscribes, serves and calls what; see `describe_graph`.
+
+        Who publishes and calls is learnt from traffic, from the first time that this is asked for until ten minutes
+        after the last time.
+        """
+        self._facts.observe(OBSERVE_SECS)
+        return describe_graph(self._facts.router(), self._facts.observed())
 
     async def why(self, name: str) -> dict[str, str]:
         """Why the plugin `name` is not reachable: one answer, and the next step to take."""
@@ -136,9 +154,9 @@ class Control:
                 "age_secs": each.age,
                 "silent_secs": each.silent,
                 "published": each.published,
+                "dropped": each.dropped,
                 "pending_bytes": each.pending_bytes,
                 "waiting": each.waiting,
-                "dropped": sum(subscription.dropped for subscription in each.subscriptions),
             }
             for each in self._facts.router().sessions
         ]

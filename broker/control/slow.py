@@ -6,9 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from broker.core.slow import SLOW_SECS
 from broker.core.snapshot import SlowView
 
 _SHOWN = 3  # patterns and publishers in a line for people
+
+
+def is_slow(consumer: SlowView) -> bool:
+    """Whether it is slow, and not one that its publishers wait for at this moment only."""
+    return bool(consumer.dropped) or consumer.secs >= SLOW_SECS
 
 
 def slow_as_map(consumer: SlowView) -> dict[str, Any]:

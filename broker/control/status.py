@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from broker.control.figures import figures_of, usage_of
 from broker.control.health import SILENT_BEATS, judge
 from broker.control.ports import PluginFacts
+from broker.control.slow import is_slow
 from broker.core.snapshot import SessionView, Snapshot
 
 REGISTRATION = ("unregistered", "registering", "registered", "failed")
@@ -23,6 +25,9 @@ def describe_plugins(facts: Sequence[PluginFacts], snapshot: Snapshot, heartbeat
     sessions = {each.number: each for each in snapshot.sessions}
     rows = [_describe(each, sessions.pop(each.session or 0, None), heartbeat) for each in facts]
     rows += [_further_instance(each, heartbeat) for each in sessions.values() if each.role == "plugin"]
+    slow = {each.session for each in snapshot.slow if is_slow(each)}
+    for row in rows:
+        row["slow"] = row["session"] in slow
     return sorted(rows, key=lambda row: (row["name"], row["instance"]))
 
 
@@ -35,10 +40,12 @@ def _describe(facts: PluginFacts, session: SessionView | None, heartbeat: float)
         "state": facts.state,
         "desired": facts.desired,
         "registration": REGISTRATION[facts.register_status],
+        "register_status": facts.register_status,
         "managed": facts.managed,
         "enabled": facts.enabled,
         "pid": facts.pid or (session.pid if session else 0) or None,
-        "uptime_secs": facts.since,
+        "uptime_secs": facts.uptime,
+        "since_secs": facts.since,
         "restarts": facts.restarts,
         "error": facts.error,
         "note": facts.note or _drained(facts, session),
@@ -68,10 +75,12 @@ def _further_instance(session: SessionView, heartbeat: float) -> dict[str, Any]:
         "state": "running" if session.routed else "standby",
         "desired": "running",
         "registration": "registered",
+        "register_status": REGISTRATION.index("registered"),
         "managed": False,
         "enabled": True,
         "pid": session.pid or None,
         "uptime_secs": session.age,
+        "since_secs": session.age,
         "restarts": 0,
         "error": "",
         "note": "",
@@ -98,10 +107,14 @@ def _describe_session(session: SessionView | None, heartbeat: float) -> dict[str
             "services": [],
             "subscriptions": [],
             "published": 0,
+            "dropped": 0,
+            "refused": 0,
             "silent_secs": None,
             "silent_limit_secs": SILENT_BEATS * heartbeat,
+            "waiting": 0,
             "waiting_bytes": 0,
-            "stats": {},
+            "figures": figures_of(None),
+            **usage_of(None),
         }
     return {
         "session": session.number,
@@ -126,8 +139,12 @@ def _describe_session(session: SessionView | None, heartbeat: float) -> dict[str
             for each in session.subscriptions
         ],
         "published": session.published,
+        "dropped": session.dropped,
+        "refused": session.errors,
         "silent_secs": session.silent,
         "silent_limit_secs": SILENT_BEATS * heartbeat,
+        "waiting": session.waiting,
         "waiting_bytes": session.waiting_bytes,
-        "stats": session.stats,
+        "figures": figures_of(session),
+        **usage_of(None),
     }

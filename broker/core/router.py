@@ -16,6 +16,7 @@ from broker.core.admission import Admission
 from broker.core.backlog import Backlog
 from broker.core.events import Events
 from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost
+from broker.core.observer import Burst, Observed, Observer
 from broker.core.opening import already_registered, duplicate_name, make_session, opened, welcome
 from broker.core.peers import Peers
 from broker.core.requests import Requests
@@ -63,6 +64,7 @@ class Router:
         # Every frame asks for its session here.
         self._sessions = self._peers.by_address
         self.slow = SlowConsumers(limits.event_credit, self._peers.behind)
+        self.observer = Observer()
         self.notices: list[Notice] = []
         self.dirty: list[Outbox] = []
         self.strays: list[tuple[bytes, bytes]] = []
@@ -70,6 +72,8 @@ class Router:
         self._next_check: float | None = None
         self._next_look: float | None = None
         self._counters = {"frames": 0, "packets": 0, "garbage": 0, "refused": 0, "stray": 0}
+        self._published_before = 0
+        self._burst: Burst = self.events.burst
         self._handlers: dict[type[Struct], Callable[[Session, Any, float], None]] = {
             p.Credit: self._on_credit,
             p.Call: self._on_call,
@@ -200,6 +204,16 @@ class Router:
         for session in self._sessions.values():
             session.outbox.add(encode(p.Goodbye(code, text)))
 
+    def observe(self, now: float, secs: float) -> None:
+        """Learn who publishes and calls what, for `secs` seconds from now at least; see `observer`."""
+        self.observer.begin(now, now + secs)
+        self._burst = self.observer.noting_events(self.events.burst)
+        self._handlers[p.Call] = self.observer.noting_calls(self._on_call)
+
+    def observed(self, now: float) -> Observed:
+        """What is known of who publishes and calls what."""
+        return self.observer.seen(now, self._sessions.values())
+
     def tick(self, now: float) -> None:
         """Do what is due: deadlines, pings to silent peers, a look at those who do not keep up."""
         self.requests.expire(now)
@@ -219,19 +233,21 @@ class Router:
 
     def snapshot(self, now: float) -> Snapshot:
         """A frozen view of everything."""
+        sessions = tuple(view_session(each, now) for each in self._sessions.values())
         counters = {
             **self._counters,
+            "events_published": self._published_before + sum(each.published for each in sessions),
             "events_dropped": self.events.dropped,
             "slow_consumers": self.slow.count,
             "late_replies": self.requests.late,
             "retained_evicted": self.events.retained.evicted,
             **{f"requests_{outcome}": number for outcome, number in self.requests.outcomes.items()},
         }
-        sessions = tuple(view_session(each, now) for each in self._sessions.values())
         return Snapshot(
             sessions=sessions,
             slow=tuple(self.slow.views(now)),
             requests=len(self.requests),
+            queued=sum(len(service.waiting) for service in self.requests.services),
             retained=len(self.events.retained),
             waiting_bytes=self.backlog.size,
             max_waiting_bytes=self.backlog.limit,
@@ -240,7 +256,7 @@ class Router:
 
     def _act(self, session: Session, packets: list[Any], now: float) -> bool:
         """Act on every packet of a frame; returns whether the session still stands afterwards."""
-        handlers, burst = self._handlers, self.events.burst
+        handlers, burst = self._handlers, self._burst
         position, end = 0, len(packets)
         while position < end:
             packet = packets[position]
@@ -429,7 +445,14 @@ class Router:
         self.notices += self.slow.look(self.events.strained, now)
         self._next_look = now + LOOK_SECS if self.slow or self.backlog.stuck else None
 
+    def _end_observation(self) -> None:
+        self.observer.end()
+        self._burst = self.events.burst
+        self._handlers[p.Call] = self._on_call
+
     def _ping_silent(self, now: float) -> None:
+        if self.observer.active and now >= self.observer.until:
+            self._end_observation()
         self._next_check = now + self.heartbeat if self._sessions else None
         for session in self._sessions.values():
             if not session.identity.local and now - session.last_seen >= self.heartbeat:
@@ -438,6 +461,7 @@ class Router:
     def _remove(self, session: Session, code: str, text: str, now: float) -> None:
         self._peers.remove(session)
         waiting = session.waiting
+        self._published_before += session.published
         paid = self.events.forget(session)
         self.requests.forget(session, text, now)
         self.backlog.forget(session.outbox)

@@ -82,6 +82,7 @@ class Session:
     serving: dict[int, Pending] = field(default_factory=dict)
     held: int = 0  # bytes of its calls that wait at the broker for an instance with room
     published: int = 0
+    dropped: int = 0  # events that subscriptions lost which have ended since
     errors: int = 0
     routed: bool = True
     may_publish: Verdicts | None = None

@@ -33,7 +33,7 @@ class ServiceView:
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """One admitted peer. Times are seconds before the snapshot; sizes are bytes; `waiting` counts events.
+    """One admitted peer. Times are seconds before the snapshot; sizes are bytes; `waiting`, `dropped` count events.
 
     `pid` is 0 for a peer whose process the kernel cannot tell; `claimed_pid` is what such a peer says of itself.
     """
@@ -54,6 +54,7 @@ class SessionView:
     subscriptions: tuple[SubscriptionView, ...]
     services: tuple[ServiceView, ...]
     published: int
+    dropped: int
     errors: int
     calls: int
     serving: int
@@ -89,11 +90,16 @@ class SlowView:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The whole router at one moment; `waiting_bytes` of `max_waiting_bytes` wait for all peers together."""
+    """The whole router at one moment.
+
+    `queued` counts the `requests` that wait for an instance with room; `waiting_bytes` of `max_waiting_bytes` wait for
+    all peers together.
+    """
 
     sessions: tuple[SessionView, ...]
     slow: tuple[SlowView, ...]
     requests: int
+    queued: int
     retained: int
     waiting_bytes: int
     max_waiting_bytes: int
@@ -121,6 +127,7 @@ def view_session(session: Session, now: float) -> SessionView:
             ServiceView(name, each.outstanding, each.served, each.limit) for name, each in session.instances.items()
         ),
         published=session.published,
+        dropped=session.dropped + sum(each.dropped for each in session.subscriptions.values()),
         errors=session.errors,
         calls=len(session.calls),
         serving=len(session.serving),

@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from broker.control.services import Control
 from broker.core import Router
 from broker.core.grants import Permissions
 from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened, SlowConsumer
+from broker.core.observer import Observed
 from broker.core.snapshot import Snapshot
 from broker.daemon import traces
 from broker.daemon.announcing import Announcer, count_plugins
@@ -28,6 +29,7 @@ from broker.daemon.denials import Denials
 from broker.daemon.local import local_bus
 from broker.daemon.logfeed import LogFeed
 from broker.daemon.mesh import MeshPort
+from broker.daemon.metering import Metering
 from broker.daemon.packages import Packages, make_installer
 from broker.daemon.records import Records
 from broker.daemon.reload import Reloading, live_settings
@@ -46,6 +48,7 @@ from broker.supervisor.discovery import shipped
 from broker.supervisor.document import BadDocument
 from broker.supervisor.processes import stat
 from broker.supervisor.supervisor import Supervisor
+from broker.telemetry.usage import Measured
 from plugin_sdk.wire.errors import BusError
 from plugin_sdk.wire.limits import Limits
 
@@ -110,8 +113,9 @@ class Daemon:
             config.bus.socket,
         )
         self._stopping = Stopping(rooms, self._tasks)
-        live = live_settings(self._supervisor.set_pace, self._time_shutdown, self._grant_as, self._packages.admit)
-        self._reloading = Reloading(config, read or _reader(config), live, self._read_grants, self._packages.rescan)
+        self._control = Control(self._supervisor, self, config.bus.heartbeat_secs)
+        self._metering = Metering(self._control.document, self._shutdown_figures)
+        self._reloading = self._make_reloading(read or _reader(config))
         self._announcer = Announcer(os.environ, config.shutdown.watchdog, self._prove_progress, self._in_a_line)
         self._guard = guard
         self._guard.kill = self._supervisor.kill_all
@@ -138,10 +142,10 @@ class Daemon:
         await self._bus.open()
         if self._config.bus.tcp:
             await self._listen_tcp(self._config.bus.tcp)
-        control = Control(self._supervisor, self, self._config.bus.heartbeat_secs)
         orders = PackageOrders(self._packages, who)
-        for name, handler in {**control.handlers(), **orders.handlers()}.items():
+        for name, handler in {**self._control.handlers(), **orders.handlers()}.items():
             await self._bus.serve(name, handler)
+        self._metering.configure(self._config)
         log.info("plugmesh %s serves %s, process %d", __version__, self._home.path, os.getpid())
         self._store.start()
         self._records.audit("broker", "start", self._config.broker.node, "done", f"process {os.getpid()}")
@@ -163,6 +167,8 @@ class Daemon:
         if undone:
             self._supervisor.kill_all()
         self._lock.release()
+        # Until here, so that a shutdown that takes too long can be seen.
+        self._metering.close()
         self._stopping.tell_waiting()
         for text in undone:
             log.error("left undone: %s", text)
@@ -182,6 +188,18 @@ class Daemon:
         """The bus at this moment."""
         return self._router.snapshot(time.monotonic())
 
+    def observe(self, secs: float) -> None:
+        """Learn for so long who publishes what and who calls whom."""
+        self._router.observe(time.monotonic(), secs)
+
+    def observed(self) -> Observed:
+        """What was learnt, and since when."""
+        return self._router.observed(time.monotonic())
+
+    async def usage(self, pids: Collection[int]) -> Measured:
+        """What the processes of the broker and of plugins use."""
+        return await self._metering.usage(pids)
+
     def broker(self) -> Mapping[str, Any]:
         """What `broker status` says of the broker itself."""
         store = self._store.state()
@@ -200,7 +218,12 @@ class Daemon:
             "uptime_secs": time.monotonic() - self._started,
             "database": database,
             "tcp_keys_refused": self._edge.keys_refused,
-            "warnings": [*self._warnings, *self._supervisor.warnings, *self._packages.warnings()],
+            "warnings": [
+                *self._warnings,
+                *self._metering.warnings,
+                *self._supervisor.warnings,
+                *self._packages.warnings(),
+            ],
         }
 
     def packages(self) -> Mapping[str, Mapping[str, Any]]:
@@ -271,6 +294,16 @@ class Daemon:
             self._packages.watch(settings.watch_interval)
         await self._supervisor.start_all()
         await self._packages.follow()
+
+    def _make_reloading(self, read: Callable[[], Config]) -> Reloading:
+        live = live_settings(
+            self._supervisor.set_pace,
+            self._time_shutdown,
+            self._grant_as,
+            self._packages.admit,
+            self._metering.configure,
+        )
+        return Reloading(self._config, read, live, self._read_grants, self._packages.rescan)
 
     def _make_packages(self) -> Packages:
         supervisor = self._supervisor
@@ -346,6 +379,9 @@ class Daemon:
             # A defect of ours must not keep silent: nobody waits for the result of this.
             log.exception("reloading the configuration failed")
 
+    def _shutdown_figures(self) -> dict[str, float]:
+        return {"shutdown_secs": self._guard.armed_secs(), "shutdown_limit_secs": self._shutdown.timeout_secs}
+
     def _time_shutdown(self, config: Config) -> None:
         self._shutdown = settings = config.shutdown
         self._guard.limit = settings.timeout_secs + settings.force_delay_secs if settings.force_quit else None
@@ -392,7 +428,7 @@ class Daemon:
             self._mesh.on_opened(notice)
         elif notice.role == "plugin":
             self._records.audit(notice.name, "register", notice.name, "done", process)
-            self._supervisor.session_opened(notice.name, notice.session)
+            self._supervisor.session_opened(notice.name, notice.session, notice.version)
 
     def _on_lost(self, notice: SessionLost) -> None:
         log.debug("%s %s left: %s: %s", notice.role, notice.name, notice.code, notice.text)

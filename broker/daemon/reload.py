@@ -58,6 +58,7 @@ def live_settings(
     time_shutdown: Callable[[Config], None],
     grant: Callable[[Config], None],
     admit: Callable[[Config], None],
+    open_metrics: Callable[[Config], None],
 ) -> dict[str, Callable[[Config], None]]:
     """What makes each setting that can take effect at once do so, by its full name.
 
@@ -66,6 +67,7 @@ def live_settings(
         time_shutdown: given a configuration whose times for the shutdown hold from now on.
         grant: given a configuration that says what plugins may do that register from now on.
         admit: given a configuration that says which plugins need no signature.
+        open_metrics: given one that says whether and where there are metrics.
     """
 
     def log_as(config: Config) -> None:
@@ -82,6 +84,10 @@ def live_settings(
         **dict.fromkeys(
             ("shutdown.timeout_secs", "shutdown.force_quit", "shutdown.force_delay_secs", "shutdown.sighup"),
             time_shutdown,
+        ),
+        **dict.fromkeys(
+            ("plugin_manager.enable_metrics", "plugin_manager.metrics_address", "plugin_manager.metrics_port"),
+            open_metrics,
         ),
     }
 

@@ -114,6 +114,10 @@ class Guard:
             self._armed = time.monotonic()
             self._look_again()
 
+    def armed_secs(self) -> float:
+        """Seconds since the time is counted, 0 before; for any thread."""
+        return 0.0 if self._armed is None else time.monotonic() - self._armed
+
     def _look_again(self) -> None:
         with suppress(OSError):
             self._mouth.send(_LOOK_AGAIN)

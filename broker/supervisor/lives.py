@@ -69,7 +69,7 @@ class Lives:
                 unit.move(Trigger.START)
                 unit.life = asyncio.create_task(self._keeper.keep(unit, unit.generation))
 
-    async def adopt(self, unit: Unit, session: int) -> None:
+    async def adopt(self, unit: Unit, session: int, version: str) -> None:
         """Takes in a process that was started by hand, as the plugin itself or as a further process of it."""
         async with unit.lock:
             if self.closing:
@@ -79,7 +79,7 @@ class Lives:
                 self.own(self._keeper.greet(unit, session))
                 return
             await end_life(unit)
-            unit.managed = False
+            unit.managed, unit.claimed_version = False, version
             unit.want(Desired.RUNNING)
             unit.move(Trigger.ADOPT)
             unit.life = asyncio.create_task(self._keeper.accompany(unit, session))

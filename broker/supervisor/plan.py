@@ -76,6 +76,9 @@ class Plan:
         before: predecessors of each plugin in `levels`, hard and soft.
         requires: the hard ones alone.
         notes: soft edges that were left out, in words.
+        unmet: plugins with a need of their own that nobody meets.
+        conflicting: plugins that cannot start beside another one.
+        cycles: each round of plugins that need each other, once.
     """
 
     levels: tuple[tuple[str, ...], ...] = ()
@@ -83,6 +86,9 @@ class Plan:
     before: Mapping[str, frozenset[str]] = field(default_factory=dict)
     requires: Mapping[str, frozenset[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    unmet: frozenset[str] = frozenset()
+    conflicting: frozenset[str] = frozenset()
+    cycles: tuple[tuple[str, ...], ...] = ()
 
     def needed_by(self, name: str) -> tuple[str, ...]:
         """The plugin with everything it requires, directly or not, in start order; nothing if it cannot start."""
@@ -104,11 +110,14 @@ def make_plan(candidates: Iterable[Candidate]) -> Plan:
     known = {each.name: each for each in sorted(candidates, key=lambda each: each.name)}
     usable = {name: each for name, each in known.items() if each.enabled and not each.fault}
     problems = {each.name: Problem((each.name,), each.fault) for each in known.values() if each.fault}
-    for name, each in usable.items():
-        if cause := _own_trouble(each, known):
-            problems[name] = Problem((name,), cause)
+    unmet = {name: _unmet_needs(each, known) for name, each in usable.items()}
+    conflicts = {name: _conflicts(each, known) for name, each in usable.items()}
+    for name in usable:
+        if causes := unmet[name] + conflicts[name]:
+            problems[name] = Problem((name,), "; ".join(causes))
     hard = {name: {need.name for need in each.requires} for name, each in usable.items()}
-    problems |= _cycles(_without(hard, problems))
+    cycles = tuple(_cycles(_without(hard, problems)))
+    problems |= _in_cycles(cycles)
     problems |= _blocked(hard, problems)
     hard = _without(hard, problems)
     order, notes = _with_soft_edges(hard, usable)
@@ -118,13 +127,19 @@ def make_plan(candidates: Iterable[Candidate]) -> Plan:
         before={name: frozenset(before) for name, before in order.items()},
         requires={name: frozenset(before) for name, before in hard.items()},
         notes=tuple(notes),
+        unmet=frozenset(filter(unmet.get, unmet)),
+        conflicting=frozenset(filter(conflicts.get, conflicts)),
+        cycles=cycles,
     )
 
 
-def _own_trouble(each: Candidate, known: Mapping[str, Candidate]) -> str:
-    found = [_unmet(each, need, known) for need in each.requires]
-    found += [_conflict(each, need, known) for need in each.conflicts if need.name != each.name]
-    return "; ".join(filter(None, found))
+def _unmet_needs(each: Candidate, known: Mapping[str, Candidate]) -> list[str]:
+    return [cause for need in each.requires if (cause := _unmet(each, need, known))]
+
+
+def _conflicts(each: Candidate, known: Mapping[str, Candidate]) -> list[str]:
+    others = (need for need in each.conflicts if need.name != each.name)
+    return [cause for need in others if (cause := _conflict(each, need, known))]
 
 
 def _unmet(each: Candidate, need: Need, known: Mapping[str, Candidate]) -> str:
@@ -160,9 +175,15 @@ def _without(graph: Graph, names: Iterable[str]) -> Graph:
     return {name: before - gone for name, before in graph.items() if name not in gone}
 
 
-def _cycles(graph: Graph) -> dict[str, Problem]:
+def _cycles(graph: Graph) -> Iterator[tuple[str, ...]]:
+    while cycle := _cycle(graph):
+        yield cycle
+        graph = _without(graph, cycle)
+
+
+def _in_cycles(cycles: Iterable[tuple[str, ...]]) -> dict[str, Problem]:
     found: dict[str, Problem] = {}
-    while cycle := _cycle(_without(graph, found)):
+    for cycle in cycles:
         for index, name in enumerate(cycle):
             arrows = " → ".join((*cycle[index:], *cycle[: index + 1]))
             found[name] = Problem((name,), f"plugin {name!r} needs itself: {arrows}; drop one of these from 'requires'")

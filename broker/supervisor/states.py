@@ -123,6 +123,12 @@ REGISTER_STATUS: Mapping[State, RegisterStatus] = MappingProxyType(
     }
 )
 
+# A process has begun to run, or one that ran already has come in.
+BEGINS = frozenset({Trigger.SPAWNED, Trigger.ADOPT})
+
+# There is no process.
+PAUSED = frozenset({*_AT_REST, State.WAITING, State.BACKOFF})
+
 # Nothing moves by itself from here, so whoever waits for a start or a stop has its answer.
 SETTLED = frozenset({*_AT_REST, State.RUNNING})
 

@@ -26,6 +26,8 @@ class Stopper:
     def __init__(self, mesh: Mesh, timing: Timing) -> None:
         self._mesh = mesh
         self._timing = timing
+        self.cleanups = 0
+        self.cleanups_failed = 0
 
     async def bring_down(self, unit: Unit, limit: float) -> str:
         """Takes an active plugin to STOPPED.
@@ -64,7 +66,11 @@ class Stopper:
         """Asks politely: `$plugin.stop` ends the work, `$plugin.cleanup` what it held; both share the time."""
         loop = asyncio.get_running_loop()
         for step in ("stop", "cleanup"):
+            left = process is not None and process.exited.done()
             complaint = await self._command(process, session, step, until - loop.time())
+            if step == "cleanup" and (complaint or not left):
+                self.cleanups += 1
+                self.cleanups_failed += bool(complaint)
             if complaint:
                 logger.warning("cleanup failed for %s: %s: %s", unit.plugin_id, step, complaint)
         if process:

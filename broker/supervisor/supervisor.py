@@ -38,7 +38,7 @@ from broker.supervisor.timing import Timing
 from broker.supervisor.unit import Unit
 from broker.supervisor.upgrade import Unrecorded, Upgrade, beside_of
 from broker.supervisor.upgrades import Upgraded, Upgrades
-from broker.supervisor.view import PluginView
+from broker.supervisor.view import Figures, PluginView
 from plugin_sdk.wire import conventions as c
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class Supervisor:
             clock,
             dice,
         )
-        stopper = Stopper(mesh, timing)
+        stopper = self._stopper = Stopper(mesh, timing)
 
         def make_upgrade(unit: Unit, found: Installed) -> Upgrade:
             beside = beside_of(unit, found, make_unit(unit.plugin_id, Unrecorded()))
@@ -131,6 +131,12 @@ class Supervisor:
         """Every plugin that is known, by name."""
         views = [self._view(unit) for unit in self._roster]
         return sorted(views, key=lambda view: view.name)
+
+    def figures(self) -> Figures:
+        """What is counted of all plugins together."""
+        plan, stopper = self._roster.plan, self._stopper
+        cleanups = stopper.cleanups, stopper.cleanups_failed
+        return Figures(len(plan.unmet), len(plan.conflicting), len(plan.cycles), *cleanups)
 
     async def start_all(self) -> None:
         """Starts every plugin that is enabled and returns when each of them runs or has failed."""
@@ -171,7 +177,7 @@ class Supervisor:
         unit = self._roster.get(name)
         if not unit.managed and unit.session is not None:
             if not unit.active:
-                await self._lives.adopt(unit, unit.session)
+                await self._lives.adopt(unit, unit.session, unit.claimed_version)
         else:
             self._refuse_what_cannot_start(unit)
             if force:
@@ -339,10 +345,10 @@ class Supervisor:
         """Kills every managed plugin; for any thread, and for an event loop that hangs."""
         self._spawner.kill_all()
 
-    def session_opened(self, plugin_id: str, session: int) -> None:
-        """A plugin that was started by hand has registered."""
+    def session_opened(self, plugin_id: str, session: int, version: str = "") -> None:
+        """A plugin that was started by hand has registered, and said what version it is."""
         if not self._lives.closing:
-            self._lives.own(self._admit(plugin_id, session))
+            self._lives.own(self._admit(plugin_id, session, version))
 
     def session_lost(self, plugin_id: str, session: int, reason: str) -> None:
         """The session of a plugin has ended."""
@@ -354,7 +360,7 @@ class Supervisor:
         if unit.session == session:
             unit.detach(reason)
 
-    async def _admit(self, plugin_id: str, session: int) -> None:
+    async def _admit(self, plugin_id: str, session: int, version: str) -> None:
         try:
             unit = await self._roster.admit(plugin_id)
         except BadDocument as error:
@@ -362,7 +368,7 @@ class Supervisor:
             unit.refuse(f"plugin {plugin_id!r} was started by hand, but its configuration is unusable: {error}")
             logger.error("%s", unit.error)
             return
-        await self._lives.adopt(unit, session)
+        await self._lives.adopt(unit, session, version)
 
     def _view(self, unit: Unit) -> PluginView:
         name = unit.plugin_id

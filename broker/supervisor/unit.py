@@ -14,6 +14,8 @@ from broker.supervisor.process import Process
 from broker.supervisor.restart import RestartLimits, RestartPolicy, RestartRecord
 from broker.supervisor.states import (
     ACTIVE,
+    BEGINS,
+    PAUSED,
     REGISTER_STATUS,
     SETTLED,
     Cause,
@@ -56,6 +58,8 @@ class Unit:
         self.state = State.STOPPED
         self.desired = Desired.STOPPED
         self.managed = False
+        # What it said itself when it was started by hand.
+        self.claimed_version = ""
         self.generation = 0
         # The last order to stop it; orders to start it that came before are void.
         self.stop_order = 0
@@ -89,6 +93,7 @@ class Unit:
         self._records = records
         self._clock = clock
         self._since = clock()
+        self._began: float | None = None
         self._status = RegisterStatus.UNREGISTERED
         self._written: tuple[int, str] | None = None
         self._described: tuple[object, ...] | None = None
@@ -97,6 +102,13 @@ class Unit:
     def manifest(self) -> Manifest | None:
         """What it says of itself, if that can be used."""
         return self.installed.manifest if self.installed else None
+
+    @property
+    def version(self) -> str:
+        """Of a process that was started by hand what it says, of all others what the folder says."""
+        if not self.managed and self.claimed_version:
+            return self.claimed_version
+        return str(self.manifest.version) if self.manifest else ""
 
     @property
     def enabled(self) -> bool:
@@ -159,7 +171,7 @@ class Unit:
         manifest = self.manifest
         known = (
             manifest.name if manifest else self.plugin_id,
-            str(manifest.version) if manifest else "",
+            self.version,
             manifest.description if manifest else "",
         )
         if self._described != (*known, self.enabled, self.desired):
@@ -183,6 +195,10 @@ class Unit:
         before, self.state = self.state, next_state(self.state, trigger)
         self.retry_at = None
         self._since = self._clock()
+        if trigger in BEGINS:
+            self._began = self._since
+        elif self.state in PAUSED:
+            self._began = None
         if error is not None:
             self.error = error
         if self.state in (State.RUNNING, State.STOPPED):
@@ -255,7 +271,7 @@ class Unit:
         manifest = self.manifest
         return PluginView(
             name=self.plugin_id,
-            version=str(manifest.version) if manifest else "",
+            version=self.version,
             description=manifest.description if manifest else "",
             state=self.state,
             desired=self.desired,
@@ -265,6 +281,7 @@ class Unit:
             pid=self.process.pid if self.process else None,
             session=self.session,
             restarts=self.restarts,
+            uptime=None if self._began is None else self._clock() - self._began,
             since=self._clock() - self._since,
             error=self.error,
             note=self.note,

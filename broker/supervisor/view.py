@@ -18,6 +18,7 @@ class PluginView:
         register_status: 0 to 3, as in the table `t_plugin` (PLG-4).
         managed: False for a process that was started by hand.
         restarts: how often it was started again without being asked to.
+        uptime: seconds since its process began, or came in when it was started by hand; None when it has none.
         since: seconds that it has been in its state.
         error: why it is not running, over several lines.
         cause: of which kind that is, a value of `Cause`; empty unless it has failed.
@@ -44,6 +45,7 @@ class PluginView:
     pid: int | None
     session: int | None
     restarts: int
+    uptime: float | None
     since: float
     error: str
     note: str
@@ -58,3 +60,22 @@ class PluginView:
     in_force: Mapping[str, Any] | None = None
     run_age: float | None = None
     quarantine: tuple[Quarantined, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is counted of all plugins together.
+
+    Args:
+        unmet: plugins with a need of their own that nobody meets.
+        conflicting: plugins that cannot start beside another one.
+        cycles: rounds of plugins that need each other.
+        cleanups: how often a plugin was asked to clean up.
+        cleanups_failed: how often that failed, or was not done in its time.
+    """
+
+    unmet: int
+    conflicting: int
+    cycles: int
+    cleanups: int
+    cleanups_failed: int

@@ -9,8 +9,9 @@ import pytest
 
 from tests.e2e.mesh import Mesh
 from tests.mariadb import mariadb, mariadb_url
+from tests.promtool import promtool
 
-__all__ = ["mariadb", "mariadb_url"]
+__all__ = ["mariadb", "mariadb_url", "promtool"]
 
 assert importlib.util.find_spec("broker"), "run the tests from the top of the tree"
 

@@ -117,7 +117,7 @@ def test_status_is_for_people_and_for_programs(mesh: Mesh) -> None:
     mesh.wait_for("small")
     table = mesh.cli("status").stdout
     assert "small" in table
-    assert "registered" in table
+    assert "running" in table
     one = mesh.cli("status", "small").stdout
     assert "small.add" in one
     assert json.loads(mesh.cli("status", "small", "--json").stdout)["plugins"][0]["state"] == "running"

@@ -134,7 +134,8 @@ def test_a_service_does_what_its_page_says_when_it_is_tried(mesh: Mesh, tmp_path
     done = shell(mesh, indented(page, "Try it") + "wait\n", tmp_path)
     pattern = re.search(r"broker tap '([a-z]+)\.>'", page)
     assert pattern
-    assert len([line for line in done.stdout.splitlines() if line.startswith(f"{pattern[1]}.")]) == 2, done
+    passed = re.compile(rf"\d\d:\d\d:\d\d\.\d{{3}}  {pattern[1]}\.")
+    assert len([line for line in done.stdout.splitlines() if passed.match(line)]) == 2, done
     assert "Usage:" not in done.stderr
 
 

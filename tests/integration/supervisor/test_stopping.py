@@ -40,6 +40,19 @@ def test_a_plugin_is_asked_to_stop_and_to_clean_up_and_ends_by_itself(tmp_path: 
     play(tmp_path, scenario)
 
 
+def test_cleanups_are_counted_and_so_are_those_that_failed(tmp_path: Path) -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.add("good")
+        stage.add("bad", peer={"answers": {"cleanup": {"code": "failed", "text": "disk full"}}})
+        await stage.supervisor.start_all()
+        for name in ("good", "bad"):
+            await stage.supervisor.stop(name)
+        figures = stage.supervisor.figures()
+        assert (figures.cleanups, figures.cleanups_failed) == (2, 1)
+
+    play(tmp_path, scenario)
+
+
 def told(caplog: pytest.LogCaptureFixture, plugin_id: str) -> list[str]:
     """What is logged of a plugin's coming and going, with figures for figures that differ in every run."""
     about = [text for text in caplog.messages if text.startswith(f"plugin {plugin_id} ") and "→" not in text]

@@ -117,23 +117,25 @@ def test_a_variable_that_looks_like_a_setting_and_is_none_is_refused(tmp_path: P
     assert problem.text == text
 
 
-@pytest.mark.parametrize(
-    ("line", "feature"),
-    [
-        ("plugin_manager.enable_metrics = true", "the metrics endpoint"),
-    ],
-)
-def test_switching_on_what_this_version_cannot_do_is_refused(tmp_path: Path, line: str, feature: str) -> None:
-    (problem,) = problems(tmp_path, line)
-    assert problem.text.startswith(f"not available in this version: {feature}")
-
-
-def test_the_same_settings_may_stand_there_switched_off(tmp_path: Path) -> None:
+def test_every_feature_may_be_switched_off_by_name(tmp_path: Path) -> None:
     (tmp_path / "broker.toml").write_text(
         "[plugin_manager]\nenable_sandbox = false\nmax_memory = 0\nmax_cpu = 0\nenable_metrics = false\n"
         "metrics_port = 9100\nenable_hot_reload = false\nwatch_interval = 2\n[shutdown.watchdog]\nenabled = false\n"
     )
     assert load(tmp_path, None, {}).plugin_manager.metrics_port == 9100
+
+
+@pytest.mark.parametrize("address", ["localhost", "*", "", "127.0.0.1:9090", "256.0.0.1"])
+def test_metrics_listen_on_an_ip_address_and_nothing_else(tmp_path: Path, address: str) -> None:
+    (problem,) = problems(tmp_path, f'[plugin_manager]\nmetrics_address = "{address}"')
+    assert problem.setting == "plugin_manager.metrics_address"
+    assert "expects an IP address, as 127.0.0.1" in problem.text
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::1"])
+def test_metrics_may_listen_on_any_address_of_this_machine(tmp_path: Path, address: str) -> None:
+    environ = {"BROKER_PLUGIN_MANAGER_METRICS_ADDRESS": address}
+    assert load(tmp_path, None, environ).plugin_manager.metrics_address == address
 
 
 def test_a_socket_path_that_no_unix_socket_takes_is_refused_with_the_way_out(tmp_path: Path) -> None:

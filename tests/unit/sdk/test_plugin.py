@@ -261,6 +261,54 @@ async def test_the_figures_count_what_handlers_did(mesh: Mesh, monkeypatch: pyte
     assert stats["mean_secs"] == 30.0 / 5
 
 
+async def test_the_figures_of_handlers_that_have_ended_still_count(mesh: Mesh) -> None:
+    plugin = Plugin("shop")
+
+    @plugin.service("get")
+    async def get() -> None:
+        pass
+
+    async def on_event(event: Event) -> None:
+        if event.data == "bad":
+            raise ValueError
+
+    bus = await mesh.client()
+    await mesh.start(plugin)
+    for _ in range(3):
+        async with plugin.bus.subscribe("a", on_event):
+            await bus.publish("a", "good")
+            await bus.publish("a", "bad")
+            await mesh.settle()
+        async with plugin.bus.subscribe("a", filter={"priority": "high"}) as events:
+            await bus.publish("a", {"priority": "low"})
+            await bus.publish("a", {"priority": "high"})
+            assert (await anext(aiter(events))).data == {"priority": "high"}
+    await bus.call("shop.get")
+    await plugin.bus.withdraw("shop.get")
+    stats = plugin.stats()
+    assert (stats["events_handled"], stats["events_failed"], stats["events_filtered"]) == (6, 3, 3)
+    assert stats["requests_handled"] == 1
+    assert stats["handling_secs"] > 0
+
+
+async def test_events_that_wait_inside_of_a_plugin_are_told(mesh: Mesh) -> None:
+    plugin, gate = Plugin("shop"), asyncio.Event()
+
+    @plugin.subscribe("a")
+    async def on_event(event: Event) -> None:
+        await gate.wait()
+
+    bus = await mesh.client()
+    await mesh.start(plugin)
+    for number in range(5):
+        await bus.publish("a", number)
+    await mesh.settle()
+    assert plugin.stats()["events_waiting"] == 4
+    gate.set()
+    await mesh.settle()
+    assert plugin.stats()["events_waiting"] == 0
+
+
 async def test_the_broker_is_told_the_figures_with_every_heartbeat(mesh: Mesh) -> None:
     plugin = Plugin("shop")
 

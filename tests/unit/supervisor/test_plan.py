@@ -156,3 +156,22 @@ def test_only_a_plugin_with_a_reason_is_kept_from_starting(candidates: list[Cand
             assert any(need.name in bad for need in each.requires)
     for problem in plan.problems.values():
         assert problem.chain[-1] in problem.cause or problem.cause == "broken"
+
+
+def test_what_keeps_plugins_from_starting_is_counted_by_its_kind() -> None:
+    plan = make_plan(
+        [
+            plugin("a", "b"),
+            plugin("b", "a"),
+            plugin("self", "self"),
+            plugin("enemy", conflicts=(parse_need("calm"),)),
+            plugin("calm"),
+            plugin("lost", "ghost"),
+            plugin("follows", "lost"),
+            plugin("both", "ghost", conflicts=(parse_need("calm"),)),
+        ]
+    )
+    assert plan.unmet == {"lost", "both"}
+    assert plan.conflicting == {"enemy", "both"}
+    assert sorted(map(sorted, plan.cycles)) == [["a", "b"], ["self"]]
+    assert plan.problems.keys() == {"a", "b", "self", "enemy", "lost", "follows", "both"}
