@@ -235,6 +235,8 @@ class Router:
             # The same process over a new connection: its old session cannot be alive.
             self._remove(holder, "replaced", "the process registered again over a new connection", now)
             return
+        # The transport tells that a peer is gone only when something is sent to it: the next attempt then succeeds.
+        holder.outbox.add(encode(p.Ping(0)))
         text = (
             f"plugin {identity.name!r} is registered already by process {holder.pid}"
             " (stop that one first, or give this one an instance name)"
