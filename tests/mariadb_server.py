@@ -78,6 +78,13 @@ class Server:
         self._process.wait()
         self._process = None
 
+    def signal(self, number: int) -> bool:
+        """Send a signal to the server; returns whether it runs."""
+        if self._process is None:
+            return False
+        self._process.send_signal(number)
+        return True
+
     def remove(self) -> None:
         """End the server if it runs, and delete its files."""
         if self._process is not None:
