@@ -240,7 +240,7 @@ class Edge:
                 origin = None
             else:
                 part = recv(NOBLOCK, copy=False)
-                frame, origin = part.bytes, _origin(part)
+                frame, origin = part.bytes, _origin(part, peer)
             if getsockopt(RCVMORE):
                 frame = self._skip_rest()
             if origin is None:
@@ -334,14 +334,16 @@ class Edge:
         self._turn()
 
 
-def _origin(part: zmq.Frame) -> Origin:
+def _origin(part: zmq.Frame, peer: bytes) -> Origin:
     """Who is at the other end, by what libzmq knows: for ipc `localhost:uid:gid:pid` from SO_PEERCRED."""
+    # The ROUTER's own choice is a zero and a number that begins at random: nobody can guess that of another peer.
+    chosen = len(peer) != 5 or peer[0] != 0
     user = _metadata(part, "User-Id")
     fields = _metadata(part, "Peer-Address").split(":")
     if len(fields) == 4 and all(field.isdigit() for field in fields[1:]):
         uid, pid = int(fields[1]), int(fields[3])
-        return Origin("ipc", pid=pid, group=_group(pid), uid=uid)
-    return Origin("tcp", user=user)
+        return Origin("ipc", pid=pid, group=_group(pid), uid=uid, chosen=chosen)
+    return Origin("tcp", user=user, chosen=chosen)
 
 
 def _metadata(part: zmq.Frame, name: str) -> str:

@@ -107,6 +107,16 @@ async def test_a_peer_that_vanished_is_given_up_when_the_next_word_cannot_reach_
         assert await edge.until(lambda: edge.router.session(session) is None, 5.0)
 
 
+async def test_a_peer_that_chose_its_routing_id_is_not_admitted() -> None:
+    async with serving() as (_, endpoint, _):
+        with zmq.Context() as context, context.socket(zmq.DEALER) as peer:
+            peer.linger, peer.rcvtimeo, peer.routing_id = 0, 5000, b"mine"
+            peer.connect(endpoint)
+            refused = await asyncio.to_thread(ask_as_plugin, peer, "chooser")
+            assert refused[:2] == [3, "bad_packet"]
+            assert "ZMQ_ROUTING_ID" in refused[2]
+
+
 async def test_the_name_of_a_plugin_that_vanished_is_free_at_the_second_attempt() -> None:
     async with serving() as (edge, endpoint, _):
         with dealer(endpoint) as first:
