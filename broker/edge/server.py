@@ -26,6 +26,7 @@ BATCH = 8  # frames drained before everything is flushed: receivers begin while 
 NOBLOCK, SNDMORE, POLLIN = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)
 SNDMORE_NOBLOCK, EVENTS, RCVMORE = SNDMORE | NOBLOCK, int(zmq.EVENTS), int(zmq.RCVMORE)
 LAST_WORDS = 1000  # turns after which a busy socket has certainly delivered what a peer that is gone had sent
+QUEUED_FRAMES = 128  # twice a window of events in frames of the usual size: so many are not on their way otherwise
 RETRY_SECS = 0.05  # a safety net: the edge-triggered descriptor should have told us earlier
 LINGER_SECS = 1.0
 
@@ -187,6 +188,9 @@ class Edge:
         # Twice the limit: a frame somewhat too large still gets an answer, a huge one ends the connection.
         socket.setsockopt(zmq.MAXMSGSIZE, 2 * self.router.limits.frame_bytes)
         socket.setsockopt(zmq.BACKLOG, 1024)
+        # What waits in ZeroMQ counts for no bound of ours: with its default of 1,000 frames it may be gigabytes.
+        socket.setsockopt(zmq.SNDHWM, QUEUED_FRAMES)
+        socket.setsockopt(zmq.RCVHWM, QUEUED_FRAMES)
         return socket
 
     def _bind(self, endpoint: str) -> None:
