@@ -4,6 +4,7 @@ from plugin_sdk import Plugin, Event, connect
 """
 
 from plugin_sdk.blocking import Blocking, connect_blocking
+from plugin_sdk.calls import RequestFailed
 from plugin_sdk.client import Bus, connect
 from plugin_sdk.events import Event
 from plugin_sdk.options import ServiceOptions, SubscribeOptions
@@ -21,6 +22,7 @@ __all__ = [
     "Plugin",
     "ProtocolError",
     "RegistrationError",
+    "RequestFailed",
     "ServiceOptions",
     "SubscribeOptions",
     "Subscription",

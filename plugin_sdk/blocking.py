@@ -120,7 +120,7 @@ class Blocking:
         return self._run(limited, timeout)
 
     def _run(self, work: Callable[[], Coroutine[Any, Any, T]], timeout: float | None) -> T:
-        if asyncio._get_running_loop() is self._loop:
+        if _running_loop() is self._loop:
             raise RuntimeError(
                 "plugin.blocking would stop the event loop that has to do the work:"
                 " in a coroutine use `await plugin.publish(…)` and `await plugin.call(…)`"
@@ -197,3 +197,11 @@ async def _next(items: AsyncIterator[T]) -> T:
         return await anext(items)
     except StopAsyncIteration:
         raise _End from None
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs in this thread, if there is one."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -154,7 +154,7 @@ class Bus:
             to: number of the one session to ask; for the operator.
 
         Raises:
-            CallError: with the code of what happened: `unavailable`, `timeout`, `failed`, `denied`, `lost`, …
+            RequestFailed: with the code of what happened: `unavailable`, `timeout`, `failed`, `denied`, `lost`, …
             ConnectionLost: there is no broker.
             BusError: the arguments cannot be encoded, or are too large.
             ValueError: a time makes no sense.
@@ -181,7 +181,7 @@ class Bus:
         `timeout` is for the whole stream. The service waits when the pieces are not taken.
 
         Raises:
-            CallError: as call(), also in the middle of the stream.
+            RequestFailed: as call(), also in the middle of the stream.
         """
         timeout = await self._until_open(timeout)
         calls, ref = self._peer.calls, self._peer.calls.next_ref()
@@ -225,6 +225,11 @@ class Bus:
     def subscriptions(self) -> list[Subscription]:
         """Those in force, with their figures."""
         return list(self._inlets)
+
+    @property
+    def unclaimed(self) -> int:
+        """How many events came for subscriptions that had just ended."""
+        return self._inlets.unclaimed
 
     def services(self) -> list[Service]:
         """Those registered, with their figures."""

@@ -229,7 +229,7 @@ class Peer:
             return
         self._number, self._confirmed = packet.session, False
         self.out.begin(packet.session, packet.credit)
-        self.window = int(packet.limits.get("event_credit", packet.credit))
+        self.window = _limit(packet, "event_credit", packet.credit)
         frame_bytes = _limit(packet, "frame_bytes", DEFAULT_LIMITS.frame_bytes)
         self.chunk_credit = _limit(packet, "chunk_credit", DEFAULT_LIMITS.chunk_credit)
         self.max_payload = frame_bytes - _ENVELOPE

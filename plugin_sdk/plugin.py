@@ -218,6 +218,7 @@ class Plugin:
         return {
             "events_handled": sum(each.handled for each in events),
             "events_failed": sum(each.failed for each in events),
+            "events_unclaimed": self._bus.unclaimed,
             "requests_handled": sum(each.handled for each in requests),
             "requests_failed": sum(each.failed for each in requests),
             "mean_secs": sum(each.total_time for each in every) / runs if runs else 0.0,

@@ -80,12 +80,12 @@ async def register(attempt: Callable[[], Awaitable[None]], name: str, endpoint: 
     Raises:
         RegistrationError: with the code of the last attempt and the cause of every one.
     """
-    causes: list[str] = []
+    causes: list[AttemptFailed] = []
 
     def note(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
-        if error is not None:
-            causes.append(f"attempt {state.attempt_number}: {error}")
+        if isinstance(error, AttemptFailed):
+            causes.append(error)
 
     # Never retry_if_not_exception_type: on coroutines it swallows cancellation (tenacity issue 529).
     retrying = AsyncRetrying(
@@ -99,11 +99,25 @@ async def register(attempt: Callable[[], Awaitable[None]], name: str, endpoint: 
         await retrying(attempt)
     except AttemptFailed as error:
         if len(causes) < attempts and not isinstance(error, AttemptMayBeRepeated):
-            causes.append(f"attempt {len(causes) + 1}: {error}")
-        text = f"{name!r} could not register at {endpoint}: " + "; ".join(causes)
-        raise RegistrationError(error.code, text) from error
+            causes.append(error)
+        raise RegistrationError(error.code, f"{name!r} could not register at {endpoint}: {_told(causes)}") from error
+
+
+def _told(causes: list[AttemptFailed]) -> str:
+    """Every attempt with its cause; a cause that all of them share is told once."""
+    texts = [str(cause) for cause in causes]
+    if len(texts) > 1 and len(set(texts)) == 1:
+        return f"{len(texts)} attempts: {texts[0]}"
+    return "; ".join(f"attempt {number}: {text}" for number, text in enumerate(texts, start=1))
 
 
 def may_help(error: RegistrationError) -> bool:
     """Whether the broker, or the lack of one, left room for another try."""
     return isinstance(error.__cause__, AttemptMayBeRepeated)
+
+
+def was_refused(error: BusError) -> bool:
+    """Whether a broker said no, or would for the lack of a key; otherwise none could be reached, or it was stopping."""
+    if isinstance(error, RegistrationError):
+        return error.code not in ("unavailable", "timeout", "lost", "shutting_down")
+    return error.code == "bad_token"

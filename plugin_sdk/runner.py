@@ -13,7 +13,7 @@ from typing import Any
 from plugin_sdk.discovery import find_broker
 from plugin_sdk.life import Life, Managed, assemble
 from plugin_sdk.link import DealerLink, new_loop
-from plugin_sdk.registration import may_help
+from plugin_sdk.registration import was_refused
 from plugin_sdk.wire.errors import BusError, RegistrationError
 
 # sysexits.h: what a supervisor other than ours understands, too.
@@ -27,19 +27,17 @@ log = logging.getLogger("plugin_sdk")
 def run(plugin: Managed) -> None:
     """Run a plugin until it is told to stop; ends the process with an exit code.
 
-    Exit codes: 0 stopped in order, 69 the broker cannot be reached, 70 stopping or cleanup failed, 77 the broker
-    refused us.
+    Exit codes: 0 stopped in order, 69 the broker cannot be reached or is stopping, 70 stopping or cleanup failed, 77
+    the broker refused us, or no key can be shown to it.
     """
     _set_up_logging()
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             code = runner.run(_main(plugin))
-    except RegistrationError as error:
-        print(f"ERROR {error.text}", file=sys.stderr)  # noqa: T201 - the last word of a process without a logger
-        code = EX_UNAVAILABLE if may_help(error) else EX_NOPERM
     except BusError as error:
-        print(f"ERROR {error}", file=sys.stderr)  # noqa: T201
-        code = EX_NOPERM if error.code == "bad_token" else EX_UNAVAILABLE
+        text = error.text if isinstance(error, RegistrationError) else str(error)
+        print(f"ERROR {text}", file=sys.stderr)  # noqa: T201 - the last word of a process without a logger
+        code = EX_NOPERM if was_refused(error) else EX_UNAVAILABLE
     _leave(plugin, code)
 
 

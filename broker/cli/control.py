@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from broker.cli.session import EX_FAILED, ask, dump_json, fail
+from broker.control.slow import describe_slow
 
 ANSWER_SECS = 5.0
 _COLOURS = {"running": "green", "failed": "red", "backoff": "yellow", "disabled": "bright_black"}
@@ -24,8 +25,10 @@ def status(home: Path, name: str | None, as_json: bool) -> None:
         click.echo(dump_json(answer, indent=2))
     elif name:
         _show_plugin(answer["plugins"][0])
+        _show_slow(answer["slow_consumers"])
     else:
         _show_broker(answer["broker"])
+        _show_slow(answer["slow_consumers"])
         _show_table(answer["plugins"])
 
 
@@ -91,6 +94,11 @@ def _show_broker(facts: dict[str, Any]) -> None:
         click.echo(f"  {database['pending']} writes wait for the database, {database['dropped']} lost")
     for warning in facts["warnings"]:
         click.secho(f"  {warning}", fg="yellow")
+
+
+def _show_slow(consumers: list[dict[str, Any]]) -> None:
+    for each in consumers:
+        click.secho(f"slow consumer {each['name']}: {describe_slow(each)}", fg="yellow")
 
 
 def _show_table(plugins: list[dict[str, Any]]) -> None:

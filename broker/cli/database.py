@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -12,7 +14,7 @@ from broker.cli.settings import config_option, load_config
 
 @click.group()
 def db() -> None:
-    """Look at the schema of the database, or change it. Stop the broker first."""
+    """Look at the schema of the database, or change it, which is refused while the broker runs."""
 
 
 @db.command()
@@ -42,14 +44,34 @@ def current(home: Path, config: Path | None) -> None:
 
 
 def _migrate(home: Path, config: Path | None, verb: str, revision: str) -> None:
+    from broker.home import HomeBusy, HomeError
     from broker.store import StoreError, migrate
 
     url = load_config(home, config).database.url.get_secret_value()
     try:
-        if verb == "upgrade":
-            migrate.upgrade(url, revision)
-        elif verb == "downgrade":
-            migrate.downgrade(url, revision)
-        click.echo(migrate.current(url) or "base")
-    except StoreError as error:
+        if verb == "current":
+            click.echo(migrate.current(url) or "base")
+            return
+        with _no_broker(home):
+            (migrate.upgrade if verb == "upgrade" else migrate.downgrade)(url, revision)
+            click.echo(migrate.current(url) or "base")
+    except HomeBusy as error:
+        fail(f"the broker on {home} is running and uses the schema: stop it first (kill {error.holder})")
+    except (HomeError, StoreError) as error:
         fail(str(error))
+
+
+@contextmanager
+def _no_broker(home: Path) -> Iterator[None]:
+    """Keeps brokers from running on `home`; raises HomeBusy when one does."""
+    from broker.home import HomeLock
+
+    if not home.is_dir():
+        yield
+        return
+    lock = HomeLock(home)
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -79,9 +79,13 @@ async def _print_events(events: Any, count: int | None, as_json: bool, ended: as
     left = count
     while left is None or left > 0:
         following = asyncio.ensure_future(anext(events))
-        await asyncio.wait([following, ended], return_when=asyncio.FIRST_COMPLETED)
-        if not following.done():
+        try:
+            await asyncio.wait([following, ended], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            arrived = following.done()
+            # Ctrl-C ends the subscription, too; what still waited for an event would then fail unheard.
             following.cancel()
+        if not arrived:
             ended.result()
             return
         click.echo(_show(following.result(), as_json))

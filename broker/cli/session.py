@@ -23,22 +23,32 @@ _UNREACHABLE = ("unavailable", "timeout", "lost", "shutting_down")
 
 def talk(home: Path, work: Callable[[Bus], Awaitable[None]]) -> None:
     """Run `work` with a session to the broker of `home`; ends the process with the right exit code on errors."""
-
-    async def session() -> None:
-        async with connect(home=home, name="cli") as bus:
-            await work(bus)
-
     try:
-        _check_listening(find_broker(home=home).endpoint)
-        asyncio.run(session())
+        reach(home, work)
     except (RegistrationError, ConnectionLost) as error:
-        code = EX_UNREACHABLE if error.code in _UNREACHABLE else EX_FAILED
+        code = EX_UNREACHABLE if is_unreachable(error) else EX_FAILED
         hint = f"\nIs a broker running on {home}? Start one with: broker run --home {home}"
         fail(error.text + (hint if code == EX_UNREACHABLE else ""), code)
     except BusError as error:
         fail(str(error))
     except KeyboardInterrupt:
         raise SystemExit(EX_INTERRUPTED) from None
+
+
+def reach(home: Path, work: Callable[[Bus], Awaitable[None]]) -> None:
+    """Run `work` with a session to the broker of `home`; raises BusError."""
+
+    async def session() -> None:
+        async with connect(home=home, name="cli") as bus:
+            await work(bus)
+
+    _check_listening(find_broker(home=home).endpoint)
+    asyncio.run(session())
+
+
+def is_unreachable(error: BusError) -> bool:
+    """Whether it says that there is no broker, not that a broker refused something."""
+    return isinstance(error, (RegistrationError, ConnectionLost)) and error.code in _UNREACHABLE
 
 
 def ask(home: Path, service: str, args: dict[str, Any], timeout: float) -> Any:

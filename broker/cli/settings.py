@@ -38,11 +38,12 @@ def load_config(
 
 @click.command()
 @config_option
+@click.option("--demo", is_flag=True, help="Check the plugins that are shipped with plugmesh, too.")
 @click.pass_obj
-def check(home: Path, config: Path | None) -> None:
+def check(home: Path, config: Path | None, demo: bool) -> None:
     """Check the configuration and every plugin folder; print the settings in force and where each comes from."""
     from broker.shutdown.windows import plugin_secs
-    from broker.supervisor.discovery import discover
+    from broker.supervisor.discovery import discover, shipped
     from broker.supervisor.forecast import stop_warnings
     from broker.supervisor.plan import make_plan
     from broker.supervisor.timing import Timing
@@ -52,7 +53,8 @@ def check(home: Path, config: Path | None) -> None:
         source = setting.source + (f":{setting.line}" if setting.line else "")
         click.echo(f"{setting.name} = {setting.value}  ({source})")
     folders = loaded.plugin_manager
-    catalog = discover([folders.plugin_dir] if folders.plugin_dir.is_dir() else [], folders.config_dir)
+    searched = [folders.plugin_dir] if folders.plugin_dir.is_dir() else []
+    catalog = discover([*searched, *([shipped()] if demo else [])], folders.config_dir)
     for warning in catalog.warnings:
         click.echo(f"broker: warning: {warning}", err=True)
     plan = make_plan(each.candidate for each in catalog.plugins)

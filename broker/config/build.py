@@ -43,7 +43,7 @@ class _Builder:
     def _entry(self, kind: Any, value: Any, name: str) -> object:
         try:
             if kind is None:
-                raise ValueError("unknown setting" + suggest(name, (known for known, _ in settings())))
+                raise ValueError("unknown setting" + (suggest(name, _names()) or _offer(name)))
             if not is_section(kind):
                 return _setting(kind, value, self._home)
             if isinstance(value, dict):
@@ -52,6 +52,19 @@ class _Builder:
         except ValueError as error:
             self.problems.append((name, str(error)))
         return None
+
+
+def _names() -> list[str]:
+    """All settings and sections, by full name."""
+    names = [name for name, _ in settings()]
+    return list(dict.fromkeys(each for name in names for each in (name.rpartition(".")[0], name)))
+
+
+def _offer(name: str) -> str:
+    """What there is beside a name that nothing is similar to."""
+    section = name.rpartition(".")[0]
+    beside = [each.rpartition(".")[2] for each in _names() if each.rpartition(".")[0] == section]
+    return f"; there are {', '.join(beside)}" + (f" in {section}" if section else "")
 
 
 def _setting(kind: Any, value: Any, home: Path) -> object:

@@ -51,6 +51,8 @@ def read(path: Path) -> Document:
     """Reads a TOML or YAML file; raises ConfigError for one that cannot be read or is not in its format."""
     parsers = {".toml": _parse_toml, ".yaml": _parse_yaml, ".yml": _parse_yaml}
     parse = parsers.get(path.suffix.lower())
+    if not path.exists():
+        raise _unusable(path, "there is no such file")
     if parse is None:
         raise _unusable(path, "the format shows in the name: call it .toml, .yaml or .yml")
     try:

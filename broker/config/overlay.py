@@ -59,7 +59,10 @@ def _strangers(environ: Mapping[str, str]) -> Iterator[Problem]:
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name in known:
             continue
+        of_section = [variable(each) for each in _KINDS if variable(each).startswith(f"{name}_")]
         hint = suggest(name.removeprefix(PREFIX).lower(), _KINDS, variable)
+        if f"{name}_" in sections:
+            hint = f" but a section of them: {', '.join(of_section)}"
         if hint or name.startswith(sections):
             yield Problem("", f"{name} is no setting{hint}", "environment")
 

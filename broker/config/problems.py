@@ -73,11 +73,15 @@ def suggest(written: str, known: Iterable[str], spell: Callable[[str], str] = st
     """The end of a sentence that offers what was probably meant, or nothing.
 
     Args:
-        known: the full names of all settings; sections are offered too.
+        known: the full names that may be offered.
         spell: turns such a name into the form that is offered.
     """
-    names = dict.fromkeys(name for setting in known for name in (setting, setting.rpartition(".")[0]))
-    last = written.rpartition(".")[2]
-    near = [name for name in names if name.rpartition(".")[2] == last]
+    names = [name for name in known if spell(name) != spell(written)]
+    section, _, last = written.rpartition(".")
+    beside = {name.rpartition(".")[2]: name for name in names if name.rpartition(".")[0] == section}
+    # Whoever wrote it into a section most probably meant that section.
+    near = [name for end, name in beside.items() if f"{end}_".startswith(f"{last}_") or last.startswith(f"{end}_")]
+    near = near or [beside[end] for end in get_close_matches(last, beside, n=1, cutoff=0.7)]
+    near = near or [name for name in names if name.rpartition(".")[2] == last]
     near = near or get_close_matches(written, names, n=1, cutoff=0.75)
     return f"; did you mean {' or '.join(map(spell, near))}?" if near else ""

@@ -33,13 +33,14 @@ class BrokerSection(Section, frozen=True):
 
 
 class BusSection(Section, frozen=True):
-    """Where peers connect and what one of them may take."""
+    """Where peers connect, what one of them may take, and how much may wait for all of them."""
 
     socket: SocketPath
     tcp: TcpEndpoint = ""
     # libzmq cuts connections with heartbeats above a minute (libzmq#4226).
     heartbeat_secs: Annotated[float, Meta(ge=0.05, le=60)] = 5.0
     max_frame_bytes: Annotated[int, Meta(ge=64 * 1024, le=256 * MIB)] = 8 * MIB
+    max_waiting_bytes: Annotated[int, Meta(ge=16 * MIB, le=1024 * 1024 * MIB)] = 256 * MIB
     credit_bytes: Annotated[int, Meta(ge=64 * 1024, le=1024 * MIB)] = 2 * MIB
 
 
@@ -62,10 +63,11 @@ class PluginManagerSection(Section, frozen=True):
 
 
 class DatabaseSection(Section, frozen=True):
-    """Where the state is kept and how many writes may wait for it."""
+    """Where the state is kept, how many writes may wait for it, and how long the audit log is kept (0 for ever)."""
 
     url: StateUrl
     queue_limit: Annotated[int, Meta(ge=100, le=10_000_000)] = 10_000
+    audit_keep_days: Annotated[float, Meta(ge=0, le=36_500)] = 90.0
 
 
 class WatchdogSection(Section, frozen=True):

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from broker.control.ports import Facts, Plugins
+from broker.control.slow import slow_as_map
 from broker.control.status import describe_plugins
 from plugin_sdk.wire.errors import BusError
 
@@ -47,8 +48,15 @@ class Control:
         rows = describe_plugins(self._plugins.snapshot(), snapshot, self._heartbeat)
         if name is not None:
             rows = [row for row in rows if row["name"] == name] or self._unknown(name)
-        broker = {**self._facts.broker(), "sessions": len(snapshot.sessions), "counters": snapshot.counters}
-        return {"broker": broker, "plugins": rows}
+        broker = {
+            **self._facts.broker(),
+            "sessions": len(snapshot.sessions),
+            "waiting_bytes": snapshot.waiting_bytes,
+            "max_waiting_bytes": snapshot.max_waiting_bytes,
+            "counters": snapshot.counters,
+        }
+        slow = [slow_as_map(each) for each in snapshot.slow if name in (None, each.name)]
+        return {"broker": broker, "plugins": rows, "slow_consumers": slow}
 
     async def start(self, name: str, *, caller: dict[str, Any]) -> dict[str, Any]:
         """Start a plugin after those it needs; returns how it stands then."""
@@ -85,7 +93,8 @@ class Control:
                 "role": each.role,
                 "proof": each.proof,
                 "transport": each.transport,
-                "pid": each.pid,
+                "pid": each.pid or None,
+                "claimed_pid": each.claimed_pid or None,
                 "age_secs": each.age,
                 "silent_secs": each.silent,
                 "published": each.published,

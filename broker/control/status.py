@@ -37,7 +37,7 @@ def _describe(facts: PluginFacts, session: SessionView | None, heartbeat: float)
         "registration": REGISTRATION[facts.register_status],
         "managed": facts.managed,
         "enabled": facts.enabled,
-        "pid": facts.pid or (session.pid if session else None),
+        "pid": facts.pid or (session.pid if session else 0) or None,
         "uptime_secs": facts.since,
         "restarts": facts.restarts,
         "error": facts.error,
@@ -60,7 +60,7 @@ def _further_instance(session: SessionView, heartbeat: float) -> dict[str, Any]:
         "registration": "registered",
         "managed": False,
         "enabled": True,
-        "pid": session.pid,
+        "pid": session.pid or None,
         "uptime_secs": session.age,
         "restarts": 0,
         "error": "",
@@ -77,6 +77,7 @@ def _describe_session(session: SessionView | None, heartbeat: float) -> dict[str
     if session is None:
         return {
             "session": None,
+            "claimed_pid": None,
             "proof": "",
             "transport": "",
             "language": "",
@@ -90,6 +91,7 @@ def _describe_session(session: SessionView | None, heartbeat: float) -> dict[str
         }
     return {
         "session": session.number,
+        "claimed_pid": session.claimed_pid or None,
         "proof": session.proof,
         "transport": session.transport,
         "language": session.language,

@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import Raw
 
+from broker.core.backlog import Backlog
 from broker.core.flow import (
     BLOCK,
     DISCONNECT,
@@ -55,8 +56,9 @@ class Route:
 class Events:
     """Subscriptions, and the path of an event from publisher to subscribers."""
 
-    def __init__(self, limits: Limits, seed: int = 0) -> None:
+    def __init__(self, limits: Limits, backlog: Backlog, seed: int = 0) -> None:
         self._limits = limits
+        self._backlog = backlog
         self._seed = seed
         self._tree: SubjectTree[Subscription] = SubjectTree()
         self._routes: dict[str, Route] = {}
@@ -64,6 +66,7 @@ class Events:
         self.retained = Retained(limits.retained_subjects, limits.retained_bytes)
         self.slow: dict[Outbox, str] = {}
         self.dropped = 0
+        self.strained: dict[Lane, None] = {}
         self._indebted: dict[Lane, None] = {}
         self._arrivals = count()
 
@@ -115,7 +118,7 @@ class Events:
         paid: list[Outbox] = []
         for lane in session.lanes.values():
             paid += self._forgive(lane)
-            self.dropped += len(lane.waiting)
+            self.dropped += lane.empty()
         session.lanes.clear()
         for lane in list(self._indebted):
             lane.disown(session.outbox)
@@ -224,7 +227,13 @@ class Events:
         if lane.policy == DISCONNECT and lane.full:
             self.slow[lane.outbox] = "it does not read its events"
             self.dropped += 1
-            return
+        else:
+            self._wait(target, payload, cost)
+
+    def _wait(self, target: Target, payload: bytes, cost: int) -> None:
+        lane = target.lane
+        if not lane.waiting:
+            self.strained[lane] = None
         self.dropped += lane.hold(Held(next(self._arrivals), target, payload, cost))
 
     def _owe(self, publisher: Outbox, lanes: list[Lane], amount: int) -> None:
@@ -237,7 +246,7 @@ class Events:
         debt = Debt(publisher, amount, len(lanes))
         for lane in lanes:
             lane.debts.append(debt)
-            self._indebted[lane] = None
+            self._indebted[lane] = self.strained[lane] = None
 
     def _settle(self, lane: Lane) -> list[Outbox]:
         paid = lane.settle()
@@ -295,7 +304,12 @@ class Events:
                 text = f"this session uses {MAX_LANES} combinations of overflow and max_pending, the most allowed"
                 raise BusError("limit", text)
             lane = session.lanes[policy, bound] = Lane(
-                session.outbox, policy, bound, self._limits.backlog_bytes, self._limits.event_credit
+                session.outbox,
+                policy,
+                bound,
+                self._limits.backlog_bytes,
+                self._limits.event_credit,
+                self._backlog,
             )
         return lane
 
@@ -307,7 +321,7 @@ class Events:
                 target.outbox.credit -= cost
                 target.outbox.add(target.head + payload)
             else:
-                self.dropped += target.lane.hold(Held(next(self._arrivals), target, payload, cost))
+                self._wait(target, payload, cost)
 
 
 def _detached(payload: Raw | bytes) -> bytes:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from broker.core.backlog import Backlog
 from plugin_sdk.wire.outbox import Outbox
 
 BLOCK, DROP_OLDEST, DROP_NEWEST, DISCONNECT = "block", "drop_oldest", "drop_newest", "disconnect"
@@ -78,11 +79,13 @@ class Lane:
 
     `mark` is the credit below which the peer counts as lagging, when the policy is `block`; `users` counts the
     subscriptions in force; `ownerless` the bytes for which no publisher waits any more, because it left: those that
-    still wait here, or a little more.
+    still wait here, or a little more; `dropped` the events dropped since slow.py looked last.
     """
 
     __slots__ = (
+        "backlog",
         "debts",
+        "dropped",
         "mark",
         "max_bytes",
         "max_events",
@@ -94,8 +97,11 @@ class Lane:
         "waiting",
     )
 
-    def __init__(self, outbox: Outbox, policy: str, max_events: int, max_bytes: int, window: int) -> None:
+    def __init__(
+        self, outbox: Outbox, policy: str, max_events: int, max_bytes: int, window: int, backlog: Backlog
+    ) -> None:
         self.outbox = outbox
+        self.backlog = backlog
         # Only `block` looks at it; for the others no credit is ever this low.
         self.mark: float = window // 2 if policy == BLOCK else float("-inf")
         self.policy = policy
@@ -106,6 +112,7 @@ class Lane:
         self.users = 0
         self.debts: list[Debt] = []
         self.ownerless = 0
+        self.dropped = 0
 
     @property
     def full(self) -> bool:
@@ -124,21 +131,23 @@ class Lane:
 
     def hold(self, event: Held) -> int:
         """Let an event wait, by the lane's policy; returns how many events were dropped."""
-        dropped = 0
-        if self.full and self.policy == DROP_NEWEST:
-            return _count_drop(event.target)
-        while self.full and self.policy == DROP_OLDEST:
-            oldest = self.waiting.popleft()
-            self.size -= oldest.cost
-            dropped += _count_drop(oldest.target)
-        self.waiting.append(event)
-        self.size += event.cost
-        return dropped
+        before, fits = self.dropped, True
+        if self.policy == DROP_OLDEST:
+            while not (fits := self._takes(event.cost)) and self.waiting:
+                self._drop(self._pop())
+        elif self.policy == DROP_NEWEST:
+            fits = self._takes(event.cost)
+        if not fits:
+            self._drop(event)
+        else:
+            self.waiting.append(event)
+            self.size += event.cost
+            self.backlog.size += event.cost
+        return self.dropped - before
 
     def send_next(self) -> None:
         """Send the event that has waited longest."""
-        event = self.waiting.popleft()
-        self.size -= event.cost
+        event = self._pop()
         self.outbox.credit -= event.cost
         self.outbox.add(event.target.head + event.payload)
 
@@ -162,6 +171,28 @@ class Lane:
         left = [debt for debt in self.debts if debt.publisher is not publisher]
         self._lose_owners(sum(debt.amount for debt in self.debts) - sum(debt.amount for debt in left))
         self.debts = left
+
+    def empty(self) -> int:
+        """Let nothing wait any more, as the session is over; returns how many events did."""
+        number = len(self.waiting)
+        self.waiting.clear()
+        self.backlog.size -= self.size
+        self.size = 0
+        return number
+
+    def _takes(self, cost: int) -> bool:
+        return not self.full and self.backlog.size + cost <= self.backlog.droppable
+
+    def _pop(self) -> Held:
+        event = self.waiting.popleft()
+        self.size -= event.cost
+        self.backlog.size -= event.cost
+        return event
+
+    def _drop(self, event: Held) -> None:
+        self.dropped += 1
+        for subscription in event.target.subscriptions:
+            subscription.dropped += 1
 
     def _lose_owners(self, amount: int) -> None:
         # Part of what publishers owe has been sent to the peer long ago: it lags, but nothing of that waits here.
@@ -189,9 +220,3 @@ def drain_in_order(lanes: list[Lane]) -> None:
 
 def _arrival(lane: Lane) -> int:
     return lane.waiting[0].arrival
-
-
-def _count_drop(target: Target) -> int:
-    for subscription in target.subscriptions:
-        subscription.dropped += 1
-    return 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from broker.core.snapshot import SlowView
+
 
 @dataclass(frozen=True, slots=True)
 class SessionOpened:
@@ -58,4 +60,12 @@ class PeerMisbehaved:
     text: str
 
 
-Notice = SessionOpened | SessionLost | RegistrationRefused | PeerMisbehaved
+@dataclass(frozen=True, slots=True)
+class SlowConsumer:
+    """A subscriber does not keep up any more, `state` slow; or it does again, `recovered`; or has left so, `gone`."""
+
+    state: str
+    consumer: SlowView
+
+
+Notice = SessionOpened | SessionLost | RegistrationRefused | PeerMisbehaved | SlowConsumer

@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec import Raw
 
+from broker.core.backlog import Backlog
 from broker.core.permissions import check_may_call, check_may_serve
 from broker.core.services import Service, Services
 from broker.core.sessions import Instance, Pending, Session
@@ -28,12 +29,13 @@ _SENT = Raw(b"")
 class Requests:
     """The table of requests, and the services they go to."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, backlog: Backlog) -> None:
         self._limits = limits
+        self._backlog = backlog
         self._ids = count(1)
         self._pending: dict[int, Pending] = {}
         self._deadlines = Deadlines()
-        self.services = Services()
+        self.services = Services(backlog)
         self.draining = False
         self.late = 0
         self.outcomes: dict[str, int] = {}
@@ -63,7 +65,10 @@ class Requests:
         limit = packet.options.get("concurrency", self._limits.pending_requests)
         if type(limit) is not int or limit < 1:
             raise BusError("bad_packet", f"concurrency of service {name!r} is {limit!r:.60}: use 1 or more")
-        instance = session.instances[name] = Instance(session, limit, packet.options.get("caller") is True)
+        # What a service that was withdrawn before still runs counts towards its limit.
+        instance = session.withdrawn.pop(name, None) or Instance(session, limit)
+        instance.limit, instance.disclose = limit, packet.options.get("caller") is True
+        session.instances[name] = instance
         session.outbox.add(encode(p.Ok(packet.ref)))
         self._dispatch(self.services.add(name, instance), now)
 
@@ -72,6 +77,8 @@ class Requests:
         instance = session.instances.pop(packet.service, None)
         if instance is None:
             raise BusError("bad_packet", f"service {packet.service!r} is not served by this session")
+        session.withdrawn[packet.service] = instance
+        session.withdrawn = {name: each for name, each in session.withdrawn.items() if each.outstanding}
         self._remove_instance(packet.service, instance, now)
         session.outbox.add(encode(p.Ok(packet.ref)))
 
@@ -231,6 +238,11 @@ class Requests:
             self._finish(pending, "busy", text, now)
         elif pending.caller.held >= self._limits.backlog_bytes:
             text = f"{pending.caller.held} bytes of requests of this session wait for room already"
+            self._finish(pending, "busy", text, now)
+        elif not self._backlog.takes(len(memoryview(pending.payload))):
+            text = (
+                f"{self._backlog.size} bytes wait at the broker for all peers together, which is what it has room for"
+            )
             self._finish(pending, "busy", text, now)
         else:
             service.enqueue(pending)

@@ -13,10 +13,12 @@ from typing import Any
 from msgspec import Struct
 
 from broker.core.admission import Admission, Refusal
+from broker.core.backlog import Backlog
 from broker.core.events import Events
 from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened
 from broker.core.requests import Requests
 from broker.core.sessions import Identity, Origin, Session
+from broker.core.slow import LOOK_SECS, SlowConsumers, heaviest
 from broker.core.snapshot import Snapshot, view_session
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import decode_frame, encode, encode_frame
@@ -50,8 +52,10 @@ class Router:
         self.limits = limits
         self.heartbeat = heartbeat
         self.admission = Admission(uids)
-        self.events = Events(limits, seed)
-        self.requests = Requests(limits)
+        self.backlog = Backlog(limits.total_bytes)
+        self.events = Events(limits, self.backlog, seed)
+        self.requests = Requests(limits, self.backlog)
+        self.slow = SlowConsumers(limits.event_credit, self._session_of)
         self.notices: list[Notice] = []
         self.dirty: list[Outbox] = []
         self.strays: list[tuple[bytes, bytes]] = []
@@ -60,6 +64,7 @@ class Router:
         self._by_number: dict[int, Session] = {}
         self._plugins: dict[tuple[str, str], Session] = {}
         self._next_check: float | None = None
+        self._next_look: float | None = None
         self._counters = {"frames": 0, "packets": 0, "garbage": 0, "refused": 0, "stray": 0}
         self._handlers: dict[type[Struct], Callable[[Session, Any, float], None]] = {
             p.Credit: self._on_credit,
@@ -106,7 +111,9 @@ class Router:
         self._counters["packets"] += len(packets)
         if self._act(session, packets, now):
             self._grant(session)
-        self._end_slow(now)
+        backlog = self.backlog
+        if self.events.slow or backlog.size > backlog.limit:
+            self._end_slow(now)
 
     def peer_lost(self, peer: bytes, now: float, text: str = "the connection is gone") -> None:
         """The transport cannot reach this peer any more."""
@@ -114,6 +121,18 @@ class Router:
         if session is not None:
             self._remove(session, "lost", text, now)
             self._end_slow(now)
+
+    def hold_back(self, outbox: Outbox, now: float) -> bool:
+        """The transport takes no more from this outbox now; returns whether what is left may wait in it."""
+        session = self._session_of(outbox)
+        if session is None:
+            return False
+        if outbox.pending_bytes > self.limits.outbox_bytes:
+            self.peer_lost(session.peer, now, "it does not read what is sent to it")
+            return False
+        self.backlog.report(outbox)
+        self._end_slow(now)
+        return self._session_of(outbox) is not None
 
     def close(self, number: int, code: str, text: str, now: float) -> None:
         """End a session from this side, telling its peer why."""
@@ -149,14 +168,20 @@ class Router:
             session.outbox.add(encode(p.Goodbye(code, text)))
 
     def tick(self, now: float) -> None:
-        """Do what is due: deadlines, pings to silent peers."""
+        """Do what is due: deadlines, pings to silent peers, a look at those who do not keep up."""
         self.requests.expire(now)
         if self._next_check is not None and now >= self._next_check:
             self._ping_silent(now)
+        if self._next_look is None:
+            if self.events.strained or self.backlog.stuck:
+                self._next_look = now + LOOK_SECS
+        elif now >= self._next_look:
+            self._look_for_slow(now)
 
     def next_deadline(self) -> float | None:
         """When `tick` next has something to do, in the clock of `now`, or None."""
-        times = [when for when in (self.requests.next_deadline(), self._next_check) if when is not None]
+        due = (self.requests.next_deadline(), self._next_check, self._next_look)
+        times = [when for when in due if when is not None]
         return min(times) if times else None
 
     def snapshot(self, now: float) -> Snapshot:
@@ -164,12 +189,21 @@ class Router:
         counters = {
             **self._counters,
             "events_dropped": self.events.dropped,
+            "slow_consumers": self.slow.count,
             "late_replies": self.requests.late,
             "retained_evicted": self.events.retained.evicted,
             **{f"requests_{outcome}": number for outcome, number in self.requests.outcomes.items()},
         }
         sessions = tuple(view_session(each, now) for each in self._sessions.values())
-        return Snapshot(sessions, len(self.requests), len(self.events.retained), counters)
+        return Snapshot(
+            sessions=sessions,
+            slow=tuple(self.slow.views(now)),
+            requests=len(self.requests),
+            retained=len(self.events.retained),
+            waiting_bytes=self.backlog.size,
+            max_waiting_bytes=self.backlog.limit,
+            counters=counters,
+        )
 
     def _act(self, session: Session, packets: list[Any], now: float) -> bool:
         """Act on every packet of a frame; returns whether the session still stands afterwards."""
@@ -238,7 +272,7 @@ class Router:
         # The transport tells that a peer is gone only when something is sent to it: the next attempt then succeeds.
         holder.outbox.add(encode(p.Ping(0)))
         text = (
-            f"plugin {identity.name!r} is registered already by process {holder.pid}"
+            f"plugin {identity.name!r} is registered already by {_whose(holder)}"
             " (stop that one first, or give this one an instance name)"
         )
         raise Refusal("duplicate_name", text)
@@ -246,7 +280,7 @@ class Router:
     def _open(
         self, peer: bytes, register: p.Register, version: int, identity: Identity, origin: Origin, now: float
     ) -> None:
-        number = self._numbers()
+        number, claimed = self._numbers(), _whole(register.info.get("pid"))
         session = Session(
             number=number,
             peer=peer,
@@ -254,7 +288,8 @@ class Router:
             version=register.version,
             instance=register.instance,
             nonce=register.nonce,
-            pid=origin.pid or _whole(register.info.get("pid")),
+            pid=origin.pid or (claimed if identity.local else 0),
+            claimed_pid=claimed,
             language=register.language,
             sdk=register.sdk,
             identity=identity,
@@ -270,6 +305,10 @@ class Router:
         self._sessions[peer] = self._by_number[number] = session
         if session.role == "plugin":
             self._plugins[session.name, session.instance] = session
+        # Strays go out after all outboxes; what this peer was told before must reach it before this.
+        for frame in [frame for stray, frame in self.strays if stray == peer]:
+            session.outbox.add_frame(frame)
+        self.strays = [each for each in self.strays if each[0] != peer]
         session.outbox.add(encode(self._welcome(session)))
         if self._next_check is None:
             self._next_check = now + self.heartbeat
@@ -356,7 +395,12 @@ class Router:
         self.notices.append(PeerMisbehaved(session.name, session.pid, error.code, error.text))
 
     def _refuse(self, peer: bytes, error: BusError) -> None:
-        self.strays.append((peer, encode_frame(0, [p.Refused(error.code, error.text, error.retry)])))
+        frame = encode_frame(0, [p.Refused(error.code, error.text, error.retry)])
+        session = self._sessions.get(peer)
+        if session is not None:
+            session.outbox.add_frame(frame)
+        else:
+            self.strays.append((peer, frame))
 
     def _grant(self, session: Session) -> None:
         """Give a publisher back the credit of what was routed, in pieces worth a packet."""
@@ -370,17 +414,44 @@ class Router:
 
     def _pay(self, publishers: list[Outbox]) -> None:
         for outbox in dict.fromkeys(publishers):
-            session = self._sessions.get(outbox.peer)
-            if session is not None and session.outbox is outbox:
+            session = self._session_of(outbox)
+            if session is not None:
                 self._grant(session)
 
     def _end_slow(self, now: float) -> None:
-        slow = self.events.slow
-        while slow:  # the end of one session may show that another one is slow
+        slow, backlog = self.events.slow, self.backlog
+        while slow or backlog.size > backlog.limit:  # the end of one session may show that another one is slow
+            if not slow:
+                if not self._make_room(now):
+                    return
+                continue
             outbox, text = slow.popitem()
-            session = self._sessions.get(outbox.peer)
-            if session is not None and session.outbox is outbox:
+            session = self._session_of(outbox)
+            if session is not None:
                 self.close(session.number, "slow_consumer", text, now)
+
+    def _make_room(self, now: float) -> bool:
+        """End the session because of which most waits, as there is no room for all; returns whether there was one."""
+        weight, worst = heaviest(self._sessions.values(), self.backlog)
+        if worst is None:
+            return False
+        text = (
+            f"{weight} bytes wait at the broker because of it, more than because of any other,"
+            f" and there is room for {self.backlog.limit} in all"
+        )
+        self.close(worst.number, "slow_consumer", text, now)
+        worst.outbox.discard()
+        return True
+
+    def _look_for_slow(self, now: float) -> None:
+        self.backlog.refresh()
+        self.notices += self.slow.look(self.events.strained, now)
+        self._next_look = now + LOOK_SECS if self.slow or self.backlog.stuck else None
+
+    def _session_of(self, outbox: Outbox) -> Session | None:
+        """The session that an outbox belongs to, unless it has ended."""
+        session = self._sessions.get(outbox.peer)
+        return session if session is not None and session.outbox is outbox else None
 
     def _ping_silent(self, now: float) -> None:
         self._next_check = now + self.heartbeat if self._sessions else None
@@ -396,6 +467,7 @@ class Router:
         waiting = session.waiting
         paid = self.events.forget(session)
         self.requests.forget(session, text, now)
+        self.backlog.forget(session.outbox)
         self._pay(paid)
         proof = session.identity.proof
         self.notices.append(
@@ -412,6 +484,13 @@ def _seeded(seed: int) -> Callable[[], int]:
     """Session numbers that repeat: for tests and simulation; the edge passes in unpredictable ones."""
     random = Random(seed)
     return lambda: random.getrandbits(62) + 1
+
+
+def _whose(session: Session) -> str:
+    """The process behind a session, and whether that is only its own word."""
+    if session.pid:
+        return f"process {session.pid}"
+    return f"a peer over {session.origin.transport} that calls itself process {session.claimed_pid or 'unknown'}"
 
 
 def _whole(value: object) -> int:

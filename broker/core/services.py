@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from broker.core.backlog import Backlog
 from broker.core.sessions import Instance, Pending
 
 
 class Service:
     """One service name with its instances and the requests that wait for one."""
 
-    __slots__ = ("instances", "name", "waiting")
+    __slots__ = ("_backlog", "instances", "name", "waiting")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, backlog: Backlog) -> None:
         self.name = name
+        self._backlog = backlog
         self.instances: list[Instance] = []
         self.waiting: dict[int, Pending] = {}  # in order of arrival, by request number
 
@@ -21,7 +23,9 @@ class Service:
         """Let a request wait for an instance with room."""
         # A copy: the Raw would keep the caller's whole frame alive for as long as this waits.
         pending.payload = pending.payload.copy()
-        pending.caller.held += len(memoryview(pending.payload))
+        size = len(memoryview(pending.payload))
+        pending.caller.held += size
+        self._backlog.size += size
         self.waiting[pending.id] = pending
 
     def dequeue(self) -> Pending:
@@ -33,7 +37,9 @@ class Service:
     def leave(self, pending: Pending) -> None:
         """A request waits no longer, if it did."""
         if self.waiting.pop(pending.id, None) is not None:
-            pending.caller.held -= len(memoryview(pending.payload))
+            size = len(memoryview(pending.payload))
+            pending.caller.held -= size
+            self._backlog.size -= size
 
     def choose(self) -> Instance | None:
         """The instance with the fewest outstanding requests, the least used among equals; None when all are full."""
@@ -48,7 +54,8 @@ class Service:
 class Services:
     """All services by name. A service without instances stays while somebody waits for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, backlog: Backlog) -> None:
+        self._backlog = backlog
         self._services: dict[str, Service] = {}
         # The service of that name, with or without instances, or None. Every request asks twice: no method around it.
         self.get: Callable[[str], Service | None] = self._services.get
@@ -57,7 +64,7 @@ class Services:
         """The same, made when it is new."""
         service = self._services.get(name)
         if service is None:
-            service = self._services[name] = Service(name)
+            service = self._services[name] = Service(name, self._backlog)
         return service
 
     def add(self, name: str, instance: Instance) -> Service:

@@ -45,7 +45,10 @@ class Identity:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """The broker's record of one admitted peer. Mutable, owned by the router, never handed out: see snapshot.py."""
+    """The broker's record of one admitted peer. Mutable, owned by the router, never handed out: see snapshot.py.
+
+    `pid` is what the kernel says, 0 when it cannot know, as over TCP; `claimed_pid` is what the peer says.
+    """
 
     number: int
     peer: bytes
@@ -62,6 +65,7 @@ class Session:
     opened: float
     outbox: Outbox
     last_seen: float
+    claimed_pid: int = 0
     token: str = ""
     info: dict[str, Any] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)
@@ -69,6 +73,7 @@ class Session:
     subscriptions: dict[int, Subscription] = field(default_factory=dict)
     lanes: dict[tuple[str, int], Lane] = field(default_factory=dict)
     instances: dict[str, Instance] = field(default_factory=dict)
+    withdrawn: dict[str, Instance] = field(default_factory=dict)  # those whose old requests still ran at that moment
     calls: dict[int, Pending] = field(default_factory=dict)
     serving: dict[int, Pending] = field(default_factory=dict)
     held: int = 0  # bytes of its calls that wait at the broker for an instance with room
@@ -97,6 +102,11 @@ class Session:
     def waiting(self) -> int:
         """Events that wait here for its credit."""
         return sum(len(lane.waiting) for lane in self.lanes.values())
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What those take in memory, by their cost in credit."""
+        return sum(lane.size for lane in self.lanes.values())
 
 
 @dataclass(slots=True, eq=False)

@@ -33,7 +33,10 @@ class ServiceView:
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """One admitted peer. Times are seconds before the snapshot; sizes are bytes; `waiting` counts events."""
+    """One admitted peer. Times are seconds before the snapshot; sizes are bytes; `waiting` counts events.
+
+    `pid` is 0 for a peer whose process the kernel cannot tell; `claimed_pid` is what such a peer says of itself.
+    """
 
     number: int
     name: str
@@ -43,6 +46,7 @@ class SessionView:
     proof: str
     transport: str
     pid: int
+    claimed_pid: int
     language: str
     sdk: str
     age: float
@@ -60,12 +64,38 @@ class SessionView:
 
 
 @dataclass(frozen=True, slots=True)
+class SlowView:
+    """Subscriptions of one session, with one overflow policy and bound, that do not keep up.
+
+    `waiting` counts events at the broker, `dropped` those since `secs` seconds ago, when they last kept up;
+    `unread_bytes` were sent to the session and not handled; `publishers` names those who wait for it.
+    """
+
+    session: int
+    name: str
+    role: str
+    instance: str
+    patterns: tuple[str, ...]
+    overflow: str
+    max_pending: int
+    waiting: int
+    waiting_bytes: int
+    unread_bytes: int
+    dropped: int
+    secs: float
+    publishers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The whole router at one moment."""
+    """The whole router at one moment; `waiting_bytes` of `max_waiting_bytes` wait for all peers together."""
 
     sessions: tuple[SessionView, ...]
+    slow: tuple[SlowView, ...]
     requests: int
     retained: int
+    waiting_bytes: int
+    max_waiting_bytes: int
     counters: dict[str, int]
 
 
@@ -80,6 +110,7 @@ def view_session(session: Session, now: float) -> SessionView:
         proof=session.identity.proof,
         transport=session.origin.transport,
         pid=session.pid,
+        claimed_pid=0 if session.pid else session.claimed_pid,
         language=session.language,
         sdk=session.sdk,
         age=now - session.opened,
@@ -94,7 +125,7 @@ def view_session(session: Session, now: float) -> SessionView:
         serving=len(session.serving),
         pending_bytes=session.outbox.pending_bytes,
         waiting=session.waiting,
-        waiting_bytes=sum(lane.size for lane in session.lanes.values()),
+        waiting_bytes=session.waiting_bytes,
         stats=dict(session.stats),
     )
 

@@ -16,9 +16,11 @@ from broker.config import MIB, Config, load
 from broker.control.services import Control
 from broker.core import Router
 from broker.core.grants import Permissions
-from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened
+from broker.core.notices import Notice, PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened, SlowConsumer
 from broker.core.snapshot import Snapshot
 from broker.daemon.announcing import Announcer, count_plugins
+from broker.daemon.bulletin import Bulletin
+from broker.daemon.denials import Denials
 from broker.daemon.local import local_bus
 from broker.daemon.mesh import MeshPort
 from broker.daemon.records import Records
@@ -34,9 +36,10 @@ from broker.shutdown.phases import Shutdown
 from broker.store import Store
 from broker.supervisor.access import Access, Grants, read_grants
 from broker.supervisor.confinement import ResourceLimits
+from broker.supervisor.discovery import shipped
 from broker.supervisor.document import BadDocument
 from broker.supervisor.supervisor import Supervisor
-from broker.telemetry.logs import Throttle
+from plugin_sdk.wire.errors import BusError
 from plugin_sdk.wire.limits import Limits
 
 log = logging.getLogger("broker")
@@ -68,21 +71,23 @@ class Daemon:
         self._started_up = asyncio.Event()
         self._started = time.monotonic()
         self._warnings: list[str] = []
-        self._throttle = Throttle(log)
         self._router = _router(config)
         self._edge = Edge(self._router, self._on_notices)
         self._store = Store(
             config.database.url.get_secret_value(),
             node=config.broker.node,
             queue_limit=config.database.queue_limit,
+            audit_keep_days=config.database.audit_keep_days,
         )
         self._bus = local_bus(self._edge, __version__)
         self._grants = Grants()
         self._router.admission.set_grants(self._granted)
         self._mesh = MeshPort(self._router, self._bus, self._edge.wake, self._granted)
         self._records = Records(self._store)
-        self._supervisor = self._make_supervisor([_shipped()] if demo else [])
+        self._denials = Denials(self._records.audit, time.monotonic, asyncio.get_running_loop().call_later)
+        self._supervisor = self._make_supervisor([shipped()] if demo else [])
         self._tasks: set[asyncio.Task[None]] = set()
+        self._bulletin = Bulletin(self._bus, self._own)
         rooms = Rooms(
             self._router,
             self._edge,
@@ -90,6 +95,7 @@ class Daemon:
             self._supervisor,
             self._store,
             self._records,
+            self._denials,
             config.broker.node,
             config.bus.socket,
         )
@@ -109,7 +115,7 @@ class Daemon:
         self._home.prepare()
         self._lock.acquire()
         raise_limit()
-        self.read_keys()
+        self._read_keys()
         try:
             await self._read_grants()
         except BadDocument as error:
@@ -178,19 +184,26 @@ class Daemon:
             "home": str(self._home.path),
             "uptime_secs": time.monotonic() - self._started,
             "database": database,
+            "tcp_keys_refused": self._edge.keys_refused,
             "warnings": [*self._warnings, *self._supervisor.warnings],
         }
 
     def read_keys(self) -> int:
-        """Read the keys in the home; returns how many there are."""
-        keys, clients = self._home.keys(), self._home.tcp_clients()
-        self._router.admission.set_keys(keys)
-        self._edge.set_tcp_clients(clients)
-        return len(keys) + len(clients)
+        """Read the keys in the home; returns how many there are, raises BusError when one of them is broken."""
+        try:
+            return self._read_keys()
+        except HomeError as error:
+            raise BusError("failed", f"the keys stay as they were: {error}") from None
 
     def audit(self, actor: str, action: str, target: str, result: str, detail: str = "") -> None:
         """Write into the audit log."""
         self._records.audit(actor, action, target, result, detail)
+
+    def _read_keys(self) -> int:
+        keys, clients = self._home.keys(), self._home.tcp_clients()
+        self._router.admission.set_keys(keys)
+        self._edge.set_tcp_clients(clients)
+        return len(keys) + len(clients)
 
     def _make_supervisor(self, further: list[Path]) -> Supervisor:
         """The supervisor of the plugins in the operator's folder and in `further` ones."""
@@ -286,20 +299,20 @@ class Daemon:
                 case SessionLost():
                     self._on_lost(notice)
                 case RegistrationRefused():
-                    self._on_refused(notice)
+                    self._mesh.on_refused(notice)
+                    self._denials.refused(notice)
                 case PeerMisbehaved():
-                    who = notice.name or "an unregistered peer"
-                    kind = f"{notice.code} from {who}"
-                    self._throttle.warning(kind, time.monotonic(), "%s: %s", kind, notice.text)
-                    if notice.code == "denied":
-                        self._records.audit(notice.name, "denied", "bus", "denied", notice.text)
+                    self._denials.misbehaved(notice)
+                case SlowConsumer():
+                    self._bulletin.slow_consumer(notice)
 
     def _on_opened(self, notice: SessionOpened) -> None:
-        log.debug("%s %s registered, process %d", notice.role, notice.name, notice.pid)
+        process = f"process {notice.pid or 'unknown'}"
+        log.debug("%s %s registered, %s", notice.role, notice.name, process)
         if notice.proof == "managed":
             self._mesh.on_opened(notice)
         elif notice.role == "plugin":
-            self._records.audit(notice.name, "register", notice.name, "done", f"process {notice.pid}")
+            self._records.audit(notice.name, "register", notice.name, "done", process)
             self._supervisor.session_opened(notice.name, notice.session)
 
     def _on_lost(self, notice: SessionLost) -> None:
@@ -309,18 +322,14 @@ class Daemon:
         if self._stop.is_set():
             self._stopping.session_lost(notice)
 
-    def _on_refused(self, notice: RegistrationRefused) -> None:
-        self._mesh.on_refused(notice)
-        kind = f"registration of {notice.name!r} refused"
-        where = f"process {notice.pid}" if notice.pid else notice.transport
-        self._throttle.warning(kind, time.monotonic(), "%s (%s): %s: %s", kind, where, notice.code, notice.text)
-        self._records.audit(notice.name, "register", notice.name, "refused", f"{notice.code}: {notice.text} ({where})")
-
 
 def _router(config: Config) -> Router:
     bus = config.bus
     limits = Limits(
-        frame_bytes=bus.max_frame_bytes, event_credit=bus.credit_bytes, publish_credit=bus.credit_bytes // 8
+        frame_bytes=bus.max_frame_bytes,
+        event_credit=bus.credit_bytes,
+        publish_credit=bus.credit_bytes // 8,
+        total_bytes=bus.max_waiting_bytes,
     )
     return Router(
         limits,
@@ -332,10 +341,3 @@ def _router(config: Config) -> Router:
 
 def _reader(config: Config) -> Callable[[], Config]:
     return lambda: load(config.home, config.file, os.environ)
-
-
-def _shipped() -> Path:
-    """Where the shipped plugins are, installed or in the source tree."""
-    from importlib.resources import files
-
-    return Path(str(files("broker.services")))

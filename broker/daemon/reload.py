@@ -40,18 +40,17 @@ class Report:
         return asdict(self)
 
     def tell(self) -> None:
-        """Write it into the log."""
+        """Write into the log what has changed, what needs a restart and what failed; the others are only counted."""
         for problem in self.problems:
             log.error("configuration not reloaded, the old one is kept: %s", problem)
         for warning in self.warnings:
             log.warning("%s", warning)
-        for item in self.items:
-            if item.result != UNCHANGED:
-                level = logging.ERROR if item.result == FAILED else logging.INFO
-                log.log(level, "%s: %s%s", item.name, item.result, f" ({item.text})" if item.text else "")
-        same = [item.name for item in self.items if item.result == UNCHANGED]
-        if same:
-            log.info("unchanged: %s", ", ".join(same))
+        changed = [item for item in self.items if item.result != UNCHANGED]
+        for item in changed:
+            level = logging.ERROR if item.result == FAILED else logging.INFO
+            log.log(level, "%s: %s%s", item.name, item.result, f" ({item.text})" if item.text else "")
+        if not self.problems:
+            log.info("configuration reloaded, %d items unchanged", len(self.items) - len(changed))
 
 
 def live_settings(

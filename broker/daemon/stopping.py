@@ -13,6 +13,7 @@ from pathlib import Path
 
 from broker.core import Router
 from broker.core.notices import SessionLost
+from broker.daemon.denials import Denials
 from broker.daemon.records import Records
 from broker.edge.server import Edge
 from broker.shutdown import windows
@@ -36,6 +37,7 @@ class Rooms:
     supervisor: Supervisor
     store: Store
     records: Records
+    denials: Denials
     node: str
     socket: Path
 
@@ -91,6 +93,7 @@ class Stopping:
 
     async def _flush(self, limit: float) -> str:
         store = self._rooms.store
+        self._rooms.denials.flush()
         self._rooms.records.audit("broker", "stop", self._rooms.node, "done", f"process {os.getpid()}")
         self._unwritten = await store.flush(limit)
         if not self._unwritten:

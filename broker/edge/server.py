@@ -123,6 +123,11 @@ class Edge:
         if self._gate is not None:
             self._gate.set_keys(clients)
 
+    @property
+    def keys_refused(self) -> int:
+        """How many connections over TCP showed a key that nobody is known by."""
+        return self._gate.refused if self._gate is not None else 0
+
     def start(self) -> None:
         """Serve from the running event loop."""
         self._loop = asyncio.get_running_loop()
@@ -297,9 +302,7 @@ class Edge:
                 return
 
     def _block(self, outbox: Outbox, now: float) -> None:
-        if outbox.pending_bytes > self.router.limits.outbox_bytes:
-            self.router.peer_lost(outbox.peer, now, "it does not read what is sent to it")
-        else:
+        if self.router.hold_back(outbox, now):
             self._blocked[outbox] = None
 
     def _send(self, peer: bytes, frame: bytes) -> bool | None:

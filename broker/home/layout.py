@@ -43,7 +43,7 @@ class Home:
             if self._keys.stat().st_mode & 0o077:
                 self._keys.chmod(0o700)
             key = self._keys / "client.key"
-            if not key.exists() or not key.read_text().strip():
+            if not key.exists() or not _read(key):
                 _write_secret(key, secrets.token_urlsafe(32))
         except OSError as error:
             raise HomeError(
@@ -52,23 +52,32 @@ class Home:
             ) from None
 
     def keys(self) -> dict[str, str]:
-        """Every key that admits over the local socket: from key to the plugin it admits, or to `operator`."""
+        """Every key that admits over the local socket: from key to the plugin it admits, or to `operator`.
+
+        Raises:
+            HomeError: a key file cannot be read; a broker that went on would refuse whom that key admits.
+        """
         plugins = sorted((self._keys / "plugins").glob("*.key"))
-        found = {file.read_text().strip(): file.stem for file in plugins if file.stem != OPERATOR}
-        found[(self._keys / "client.key").read_text().strip()] = OPERATOR
+        found = {_read(file): file.stem for file in plugins if file.stem != OPERATOR}
+        found[_read(self._keys / "client.key")] = OPERATOR
         found.pop("", None)
         return found
 
-    def add_plugin_key(self, name: str) -> Path:
-        """Make a key that admits exactly the plugin `name`, started by hand; returns its file."""
+    def add_plugin_key(self, name: str, *, replace: bool = False) -> Path:
+        """Make a key that admits exactly the plugin `name`, started by hand; returns its file.
+
+        Args:
+            replace: make it in the place of one that exists; it is refused with HomeError otherwise.
+        """
         if name == OPERATOR:
             raise HomeError(f"{OPERATOR!r} is who holds keys/client.key already: name the plugin that the key is for")
         file = self._keys / "plugins" / f"{check_name(name)}.key"
+        _refuse_to_replace(file, name, replace)
         _write_secret(file, secrets.token_urlsafe(32))
         return file
 
     def server_pair(self) -> CurvePair | None:
-        """The broker's own CURVE keys, or None before they were made."""
+        """The broker's own CURVE keys, or None before they were made; raises HomeError as `keys` does."""
         return _read_pair(self._keys / "curve" / "server.key")
 
     def save_server_pair(self, pair: CurvePair) -> None:
@@ -76,14 +85,20 @@ class Home:
         _write_secret(self._keys / "curve" / "server.key", f"public={pair.public}\nsecret={pair.secret}\n")
 
     def tcp_clients(self) -> dict[str, str]:
-        """From public CURVE key to the plugin name that it proves, or to `operator`."""
+        """From public CURVE key to the plugin name that it proves, or to `operator`; raises HomeError, too."""
         files = sorted((self._keys / "curve" / "clients").glob("*.pub"))
-        return {file.read_text().strip(): file.stem for file in files}
+        return {_read(file): file.stem for file in files}
 
-    def add_tcp_client(self, name: str, pair: CurvePair, server: str) -> Path:
-        """Admit a CURVE key as `name`; returns the key file to give to that peer."""
+    def add_tcp_client(self, name: str, pair: CurvePair, server: str, *, replace: bool = False) -> Path:
+        """Admit a CURVE key as `name`; returns the key file to give to that peer.
+
+        Args:
+            server: the broker's public key.
+            replace: as for a plugin's key.
+        """
         folder = self._keys / "curve" / "clients"
-        _write_secret(folder / f"{check_name(name)}.pub", pair.public)
+        _refuse_to_replace(folder / f"{check_name(name)}.pub", name, replace)
+        _write_secret(folder / f"{name}.pub", pair.public)
         file = folder / f"{name}.key"
         _write_secret(file, f"server={server}\npublic={pair.public}\nsecret={pair.secret}\n")
         return file
@@ -99,6 +114,12 @@ class Home:
         return removed
 
 
+def _refuse_to_replace(file: Path, name: str, replace: bool) -> None:
+    """Whoever holds the old key would be locked out, and learn of it at the next registration only."""
+    if file.exists() and not replace:
+        raise HomeError(f"{name!r} has a key already: {file}; to take that back and make a new one add --replace")
+
+
 def _write_secret(file: Path, text: str) -> None:
     """Write for the owner only, and never half."""
     draft = file.with_suffix(file.suffix + ".part")
@@ -108,10 +129,21 @@ def _write_secret(file: Path, text: str) -> None:
     draft.replace(file)
 
 
+def _read(file: Path) -> str:
+    own = file.name in ("client.key", "server.key")
+    way_out = "remove it, and `broker run` makes a new one" if own else "remove it, and make a new one: broker key add"
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except UnicodeDecodeError:
+        raise HomeError(f"{file} is not a key file: it holds more than plain text ({way_out})") from None
+    except OSError as error:
+        raise HomeError(f"cannot read the key {file}: {error.strerror} ({way_out})") from None
+
+
 def _read_pair(file: Path) -> CurvePair | None:
     if not file.exists():
         return None
-    lines = dict(line.split("=", 1) for line in file.read_text().splitlines() if "=" in line)
+    lines = dict(line.split("=", 1) for line in _read(file).splitlines() if "=" in line)
     try:
         return CurvePair(lines["public"], lines["secret"])
     except KeyError:

@@ -19,6 +19,20 @@ class HomeError(Exception):
     """The broker's home cannot be used; the text says why and what to do."""
 
 
+class HomeBusy(HomeError):
+    """Another process has the home.
+
+    Args:
+        holder: its number, or `unknown`.
+    """
+
+    def __init__(self, home: Path, holder: str) -> None:
+        super().__init__(
+            f"another broker runs on {home}: process {holder} (stop it, or choose another home with --home)"
+        )
+        self.holder = holder
+
+
 class HomeLock:
     """An exclusive flock on `broker.lock` in the home; it ends with the process, however that ends."""
 
@@ -27,7 +41,7 @@ class HomeLock:
         self._fd = -1
 
     def acquire(self) -> None:
-        """Take the lock; raises HomeError naming the holder."""
+        """Take the lock; raises HomeBusy naming the holder, HomeError when there can be no lock."""
         try:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -39,10 +53,7 @@ class HomeLock:
             os.close(fd)
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise HomeError(f"cannot lock {self._path}: {error.strerror}") from None
-            raise HomeError(
-                f"another broker runs on {self._path.parent}: process {holder or 'unknown'}"
-                " (stop it, or choose another home with --home)"
-            ) from None
+            raise HomeBusy(self._path.parent, holder or "unknown") from None
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         self._fd = fd

@@ -47,6 +47,11 @@ class Database:
         with explained(self._url), self._engine.begin() as connection:
             connection.execute(statements.forget_registrations(node, now))
 
+    def remove_audits(self, node: str, before: datetime, most: int) -> int:
+        """Remove audit entries of `node` from before `before` (UTC), `most` at a time; return how many these were."""
+        with explained(self._url), self._engine.begin() as connection:
+            return statements.remove_audits(connection, node, before.replace(tzinfo=None), most)
+
     def write(self, writes: Sequence[Write]) -> None:
         """Land all of `writes`, in order, in one transaction, or none of them.
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, Insert, Row, Table, Update, select, update
+from sqlalchemy import Connection, Insert, Row, Table, Update, delete, select, update
 from sqlalchemy.dialects import mysql, sqlite
 
 from broker.store.records import AuditRecord, PluginRecord, RegisterStatus
@@ -52,6 +52,16 @@ def newest_audits(connection: Connection, node: str, limit: int, target: str | N
     if target is not None:
         query = query.where(audit.c.target == target)
     return [_audit(row) for row in connection.execute(query)]
+
+
+def remove_audits(connection: Connection, node: str, before: datetime, most: int) -> int:
+    """Remove the audit entries of `node` from before a moment, `most` at a time; return how many these were."""
+    # Entries come in the order of time: looking at the oldest needs no index of its own, however many there are.
+    oldest = select(audit.c.id, audit.c.happened_at).where(audit.c.node == node).order_by(audit.c.id).limit(most)
+    old = [row.id for row in connection.execute(oldest) if row.happened_at < before]
+    if old:
+        connection.execute(delete(audit).where(audit.c.id.in_(old)))
+    return len(old)
 
 
 def _sqlite_upsert(table: Table, columns: Sequence[str]) -> Insert:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from broker.store.audit import AuditRepository
@@ -42,17 +42,21 @@ class Store:
         *,
         node: str,
         queue_limit: int = 10_000,
+        audit_keep_days: float = 0,
         retry_secs: float = 1.0,
         read_secs: float = 5.0,
         clock: Callable[[], datetime] = _now,
     ) -> None:
         """Take the rows of `node` in the database at `url`.
 
-        At most `queue_limit` writes wait; the first retry comes after `retry_secs`; a read may take `read_secs`.
+        At most `queue_limit` writes wait; audit entries are removed after `audit_keep_days`, 0 keeps them for ever;
+        the first retry comes after `retry_secs`; a read may take `read_secs`.
         """
         self._url = url
         self._node = node
         self._retry_secs = retry_secs
+        self._clock = clock
+        self._keep = timedelta(days=audit_keep_days)
         self._handoff = Handoff(queue_limit)
         self._health = Health(masked(url))
         self._reader = Reader(self._health, read_secs)
@@ -132,9 +136,11 @@ class Store:
 
     def _work(self) -> None:
         # Not at the top: importing SQLAlchemy takes longer than everything else that the broker does to start.
+        from broker.store.ageing import Ageing
         from broker.store.database import Database
         from broker.store.writer import Writer
 
         database = Database(self._url)
         self._reader.database = database
-        Writer(database, self._node, self._handoff, self._health, self._retry_secs).run()
+        ageing = Ageing(database, self._node, self._keep, self._clock)
+        Writer(database, self._node, self._handoff, self._health, self._retry_secs, ageing).run()

@@ -7,6 +7,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exp
 from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
 
+from broker.store.ageing import Ageing
 from broker.store.database import Database
 from broker.store.errors import Rejected, StoreDown
 from broker.store.handoff import Handoff
@@ -25,8 +26,11 @@ log = logging.getLogger("broker.store")
 class Writer:
     """Lands the writes of one handoff in one database until the handoff stops."""
 
-    def __init__(self, database: Database, node: str, handoff: Handoff, health: Health, retry_secs: float) -> None:
+    def __init__(
+        self, database: Database, node: str, handoff: Handoff, health: Health, retry_secs: float, ageing: Ageing
+    ) -> None:
         self._database = database
+        self._ageing = ageing
         self._node = node
         self._handoff = handoff
         self._health = health
@@ -65,9 +69,12 @@ class Writer:
     def _serve(self) -> None:
         try:
             while not self._handoff.stopping.is_set():
-                writes = self._handoff.take(BATCH, IDLE_SECS)
+                # What waits for the database goes before what is to leave it.
+                writes = self._handoff.take(BATCH, 0 if self._ageing.due() else IDLE_SECS)
                 if writes:
                     self._land(writes)
+                elif self._ageing.due():
+                    self._ageing.remove_some()
                 else:
                     self._database.ping()
         except StoreDown as error:

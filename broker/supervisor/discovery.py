@@ -75,6 +75,13 @@ def discover(plugin_dirs: Sequence[Path], config_dir: Path) -> Catalog:
     return Catalog(tuple(plugins.values()), tuple(warnings))
 
 
+def shipped() -> Path:
+    """The folder of the plugins that come with plugmesh, installed or in the source tree."""
+    from importlib.resources import files
+
+    return Path(str(files("broker.services")))
+
+
 def read_folder(folder: Path, config_dir: Path) -> Installed:
     """Reads one plugin folder; never raises for what is in it."""
     try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,13 @@ import yaml
 # No description of a plugin comes near; a bigger file is a mistake and would only cost memory.
 MAX_BYTES = 1 << 20
 
-# An alias may point at its own ancestor, so somewhere the walk must end.
+# Aliases of aliases of aliases … let a kilobyte stand for billions of things, and each would be looked at.
+MAX_THINGS = 100_000
+
+# The C parser builds what is nested by calling itself, without a limit: a file of brackets would end the process.
+MAX_NESTING = 100
+
+# What is further down has the line of what is around it.
 _DEPTH = 12
 
 Place = tuple[str | int, ...]
@@ -61,9 +68,13 @@ def read_document(path: Path) -> Document:
 
 def _parse(path: Path, content: bytes) -> tuple[yaml.Node | None, Any]:
     try:
+        _check_nesting(path, content)
         loader = _Loader(content)
         try:
             root = loader.get_single_node()
+            if root and _count(root, {}) > MAX_THINGS:
+                text = f"its aliases stand for more than {MAX_THINGS} things; write out what is meant"
+                raise BadDocument(f"{path}: {text}")
             return root, loader.construct_document(root) if root else None
         finally:
             loader.dispose()
@@ -74,6 +85,28 @@ def _parse(path: Path, content: bytes) -> tuple[yaml.Node | None, Any]:
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         reason = str(error).partition("\n")[0]
         raise BadDocument(f"{path}: is not YAML: {reason}") from None
+
+
+def _check_nesting(path: Path, content: bytes) -> None:
+    depth = 0
+    for event in yaml.parse(content, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_NESTING:
+            where = f"{path}:{event.start_mark.line + 1}" if event.start_mark else str(path)
+            raise BadDocument(f"{where}: is nested more than {MAX_NESTING} levels deep; keep it flatter")
+
+
+def _count(node: yaml.Node, known: dict[yaml.Node, float]) -> float:
+    """How many things a node stands for, those behind an alias each time; endlessly many when it contains itself."""
+    if node not in known:
+        known[node] = inf
+        inner: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            inner = [each for pair in node.value for each in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            inner = node.value
+        known[node] = 1 + sum(_count(each, known) for each in inner)
+    return known[node]
 
 
 def _lines(path: Path, root: yaml.MappingNode) -> dict[Place, int]:

@@ -140,8 +140,11 @@ class Keeper:
                 raise Blocked(other.problem.blocks(unit.plugin_id))
 
     def _has_come_up(self, unit: Unit) -> None:
-        pid = f", process {unit.process.pid}" if unit.process else ""
-        logger.info("plugin %s runs%s", unit.plugin_id, pid)
+        version = f" {unit.manifest.version}" if unit.manifest else ""
+        how = "started by hand"
+        if unit.process:
+            how = f"process {unit.process.pid}, {unit.process.age():.2f} s after it was ordered"
+        logger.info("plugin %s%s is registered and runs: %s", unit.plugin_id, version, how)
         self._came_up(unit)
 
     async def _watch(self, unit: Unit) -> Ended:

@@ -71,10 +71,12 @@ class PluginLog:
         return True
 
     def end_line(self) -> None:
-        """Completes a last line that its plugin left unfinished."""
-        if self._line_open:
-            self._writer.accept(self._file, b"\n")
-            self._line_open = False
+        """Completes a last line that its plugin left unfinished, and tells what was dropped since."""
+        last = self._notice() or (b"\n" if self._line_open else b"")
+        if last:
+            self._writer.accept(self._file, last)
+        self._line_open = False
+        self._dropped_told = self.dropped
 
     def _notice(self) -> bytes:
         missing = self.dropped - self._dropped_told

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -164,10 +165,11 @@ class Starter:
         try:
             return await self._step(process, "register", waiting, self._timing.of(unit.manifest).register)
         except StepFailed as error:
-            refusals = self._mesh.refusals(unit.plugin_id)
+            refusals = Counter(self._mesh.refusals(unit.plugin_id))
             if not refusals:
                 raise
-            raise StepFailed(f"{error}; the broker refused its registration: {'; '.join(refusals)}") from None
+            told = "; ".join(text if times == 1 else f"{times} times {text}" for text, times in refusals.items())
+            raise StepFailed(f"{error}; the broker refused its registration: {told}") from None
 
     async def _initialize(self, unit: Unit, process: Process | None, session: int) -> None:
         body = {"config": unit.config, "enabled": unit.enabled}
@@ -223,8 +225,9 @@ async def _until_forked(process: Process) -> int:
 
 
 def _story(unit: Unit, met: list[str]) -> str:
+    same = len(set(met)) == 1
     count = f" in {len(met)} attempts" if len(met) > 1 else ""
     lines = [f"plugin {unit.plugin_id!r} did not start{count}: {met[-1]}"]
-    if len(met) > 1:
+    if not same:
         lines += [f"  attempt {number}: {text}" for number, text in enumerate(met, start=1)]
     return unit.with_last_words("\n".join(lines))

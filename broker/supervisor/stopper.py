@@ -38,6 +38,7 @@ class Stopper:
         """
         unit.move(Trigger.STOP)
         loop = asyncio.get_running_loop()
+        began = loop.time()
         times = self._timing.of(unit.manifest)
         kill_at = loop.time() + max(0.0, min(times.stop, limit - _MARGIN))
         ask_until = loop.time() + min(times.cleanup, kill_at - loop.time())
@@ -45,7 +46,11 @@ class Stopper:
         if unit.session is not None:
             asked.append(self._ask(unit, unit.process, unit.session, ask_until))
         await asyncio.gather(*asked)
-        left = await self._end(unit, unit.process, kill_at - loop.time()) if unit.process else ""
+        left = ""
+        if unit.process:
+            left = await self._end(unit, unit.process, kill_at - loop.time(), began)
+        elif asked:
+            logger.info("plugin %s, started by hand, was told to stop, %.2f s", unit.plugin_id, loop.time() - began)
         unit.move(Trigger.GONE)
         return left
 
@@ -82,14 +87,18 @@ class Stopper:
             task.cancel()
         return ""
 
-    async def _end(self, unit: Unit, process: Process, grace: float) -> str:
+    async def _end(self, unit: Unit, process: Process, grace: float, began: float) -> str:
+        step = "the cleanup command" if process.exited.done() else "SIGTERM"
         # At least a moment, so that a plugin that used up its time for cleanup still ends by itself if it can.
         grace = max(_MARGIN, grace)
         how = await process.end(grace)
         text = str(how)
+        level = logging.INFO
         if how.signal == signal.SIGKILL:
             text += f": it did not end within {grace:.1f} s of SIGTERM"
-            logger.warning("plugin %s %s", unit.plugin_id, text)
+            step, level = "SIGKILL", logging.WARNING
+        took = asyncio.get_running_loop().time() - began
+        logger.log(level, "plugin %s %s; stopped in %.2f s, the last step was %s", unit.plugin_id, text, took, step)
         self._mesh.forget(process.token)
         unit.ended(text)
         return f"plugin {unit.plugin_id!r} {how}" if how.alive else ""

@@ -177,6 +177,8 @@ class Supervisor:
     async def stop_all(self, limit: float) -> list[str]:
         """Stops everything in reverse order of dependency, and closes this room for good.
 
+        Plugins that were started by hand go on: they wait for the next broker.
+
         Args:
             limit: seconds for all of it; plugins deep in the order get their share of it.
 
@@ -190,7 +192,7 @@ class Supervisor:
         for unit in units:
             # What the operator wants of them stays as it is; only what is under way must not go on.
             unit.supersede()
-        left: list[str] = await asyncio.shield(self._own(descend(units, self._before, self._stop_one, limit)))
+        left: list[str] = await asyncio.shield(self._own(descend(units, self._before, self._stop_own, limit)))
         for task in list(self._tasks):
             task.cancel()
         await self._spawner.close()
@@ -267,6 +269,17 @@ class Supervisor:
             await _end_life(unit)
             if unit.active or unit.state is State.FAILED:
                 return await self._stopper.bring_down(unit, limit)
+        return ""
+
+    async def _stop_own(self, unit: Unit, limit: float) -> str:
+        """Stops a plugin if the broker has started it; only the end of the broker is no reason to stop the others."""
+        unit.further.clear()
+        if unit.process or not unit.session:
+            return await self._stop_one(unit, limit)
+        async with unit.lock:
+            unit.supersede()
+            await _end_life(unit)
+            unit.let_go()
         return ""
 
     def _has_come_up(self, unit: Unit) -> None:

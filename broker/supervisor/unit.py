@@ -204,6 +204,13 @@ class Unit:
         if self.lost and not self.lost.done():
             self.lost.set_result(reason)
 
+    def let_go(self) -> None:
+        """Ends the supervision of one that was started by hand and goes on by itself."""
+        if self.active:
+            logger.info("plugin %s, started by hand, goes on without this broker", self.plugin_id)
+            self.move(Trigger.STOP)
+            self.move(Trigger.GONE)
+
     def ended(self, text: str) -> None:
         """Takes note of the end of a run."""
         self.process = None
@@ -222,7 +229,6 @@ class Unit:
         manifest = self.manifest
         return PluginView(
             name=self.plugin_id,
-            title=manifest.name if manifest else self.plugin_id,
             version=str(manifest.version) if manifest else "",
             description=manifest.description if manifest else "",
             state=self.state,
@@ -232,13 +238,11 @@ class Unit:
             enabled=self.enabled,
             pid=self.process.pid if self.process else None,
             session=self.session,
-            generation=self.generation,
             restarts=self.restarts,
             since=self._clock() - self._since,
             error=self.error,
             last_exit=self.last_exit,
             requires=tuple(map(str, manifest.requires)) if manifest else (),
-            log_bytes=self.log.written if self.log else 0,
             log_dropped=self.log.dropped_lines if self.log else 0,
             asked=self.process.confinement.asked() if self.process else {},
             in_force=self.process.in_force if self.process else None,

@@ -57,10 +57,7 @@ def _environment(value: Mapping[Any, str]) -> Mapping[str, str]:
 
 
 def _config(value: object) -> object:
-    try:
-        return _plain(value, "config")
-    except RecursionError:
-        raise ValueError("config is nested too deeply") from None
+    return _plain(value, "config")
 
 
 def _plain(value: object, name: str) -> object:

@@ -11,7 +11,6 @@ class PluginView:
 
     Args:
         name: its id, as orders and dependencies use it.
-        title: its name for people.
         state: what is seen of it, a value of `State`.
         desired: what the operator wants, a value of `Desired`.
         register_status: 0 to 3, as in the table `t_plugin` (PLG-4).
@@ -20,14 +19,12 @@ class PluginView:
         since: seconds that it has been in its state.
         error: why it is not running, over several lines.
         last_exit: how its last run ended.
-        log_bytes: what it wrote since the broker began.
-        log_dropped: lines of that which were dropped because they came too fast.
+        log_dropped: lines that it wrote and that were dropped because they came too fast.
         asked: limits and sandbox that its process is to have.
         in_force: those that it has, and under `missing` why it has not the others; None when it has no process.
     """
 
     name: str
-    title: str
     version: str
     description: str
     state: str
@@ -37,13 +34,11 @@ class PluginView:
     enabled: bool
     pid: int | None
     session: int | None
-    generation: int
     restarts: int
     since: float
     error: str
     last_exit: str
     requires: tuple[str, ...]
-    log_bytes: int
     log_dropped: int
     asked: Mapping[str, Any] = field(default_factory=dict)
     in_force: Mapping[str, Any] | None = None

@@ -13,9 +13,19 @@ BURST = 5
 SPAN_SECS = 10.0
 
 
+# A text of a peer must neither look like an entry of ours nor move the cursor of a terminal.
+_CONTROLS = {each: f"\\x{each:02x}" for each in (*range(32), *range(127, 160)) if each not in b"\t\n"}
+_NEXT_LINE = "\n    "
+
+
 class _Text(logging.Formatter):
+    """An entry a line; further lines of it are indented."""
+
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).translate(_CONTROLS).replace("\n", _NEXT_LINE)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
         return _utc(record)

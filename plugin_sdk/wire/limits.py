@@ -45,6 +45,7 @@ class Limits:
     backlog_bytes: int = 8 * 1024 * 1024
     backlog_events: int = 65_536
     outbox_bytes: int = 64 * 1024 * 1024
+    total_bytes: int = 256 * 1024 * 1024
     retained_subjects: int = 10_000
     retained_bytes: int = 16 * 1024 * 1024
     cached_subjects: int = 65_536

@@ -74,6 +74,15 @@ class Outbox:
             self.listed = True
             self.listing.append(self)
 
+    def add_frame(self, frame: bytes) -> None:
+        """Append a whole frame, whatever session number it bears."""
+        self.seal()
+        self.sealed.append(frame)
+        self.sealed_bytes += len(frame)
+        if not self.listed:
+            self.listed = True
+            self.listing.append(self)
+
     def seal(self) -> None:
         """Close the frame that is being gathered."""
         if self.count:
@@ -97,6 +106,12 @@ class Outbox:
         """Return a frame that the transport could not take."""
         self.sealed.appendleft(frame)
         self.sealed_bytes += len(frame)
+
+    def discard(self) -> None:
+        """Forget everything: its receiver is given up."""
+        self.sealed.clear()
+        self.parts.clear()
+        self.sealed_bytes = self.count = self.size = 0
 
     @property
     def pending_bytes(self) -> int:

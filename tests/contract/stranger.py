@@ -14,12 +14,11 @@ import msgpack  # type: ignore[import-untyped]
 import zmq
 
 REGISTER, REGISTERED, REFUSED, PING, PONG, GOODBYE, OK = range(1, 8)
-SUBSCRIBE, PUBLISH, EVENT, CREDIT = 10, 12, 13, 14
-SERVE, CALL, REQUEST, REPLY, ERROR = 20, 22, 23, 24, 26
+SUBSCRIBE, PUBLISH, EVENT, CREDIT, SERVE, CALL, REQUEST, REPLY, ERROR = 10, 12, 13, 14, 20, 22, 23, 24, 26
 
 
-class ForgottenError(Exception):
-    """The broker does not know this session any more."""
+class AdmittedError(Exception):
+    """A new session has begun, which knows nothing yet."""
 
 
 class Stranger:
@@ -28,7 +27,7 @@ class Stranger:
         self.nonce = secrets.token_hex(16)
         self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         self.socket.connect(f"ipc://{home}/run/broker.sock")
-        self.session, self.heartbeat_ms, self.ref = 0, 1000, 0
+        self.session, self.heartbeat_ms, self.ref, self.admitted = 0, 1000, 0, False
         self.outcomes: dict[int, Any] = {}
         self.events: list[Any] = []
 
@@ -50,12 +49,19 @@ class Stranger:
         for kind, *elements in packets:
             if kind == REGISTERED or number in (0, self.session):
                 self.take(kind, elements)
+        if self.admitted:
+            self.admitted = False
+            raise AdmittedError
+
+    def register(self) -> None:
+        self.socket.send(msgpack.packb([0, [REGISTER, [1], "plugin", "stranger", "1.0", "", self.nonce, self.key]]))
 
     def take(self, kind: int, elements: list[Any]) -> None:
         if kind == REGISTERED:
+            self.admitted |= elements[1] != self.session
             self.session, self.heartbeat_ms = elements[1], elements[2]
         elif kind == REFUSED and elements[0] == "unknown_session":
-            raise ForgottenError
+            self.register()
         elif kind in (REFUSED, GOODBYE):
             sys.exit(f"{elements[0]}: {elements[1]}")
         elif kind == PING:
@@ -71,10 +77,7 @@ class Stranger:
             self.outcomes[elements[0]] = elements[1] if kind == ERROR else elements[1:] or "ok"
 
     def tour(self) -> None:
-        self.session = 0
-        self.send(REGISTER, [1], "plugin", "stranger", "1.0", "", self.nonce, self.key)
-        while not self.session:
-            self.turn()
+        self.events.clear()
         met = {"serve": self.ask(SERVE, "stranger.add"), "subscribe": self.ask(SUBSCRIBE, "stranger.*")}
         self.send(PUBLISH, 0, "stranger.came", [{"message-id": "1"}, msgpack.packb({"from": "afar"})])
         ((_, sum_body),) = self.ask(CALL, "stranger.add", [{}, msgpack.packb([1, 2])], 5000)
@@ -84,13 +87,13 @@ class Stranger:
 
 if __name__ == "__main__":
     stranger = Stranger(Path(sys.argv[1]))
+    work = stranger.register
     while True:
         try:
-            stranger.tour()
-            while True:
-                stranger.turn()
-        except ForgottenError:
-            stranger.events.clear()
+            work()
+            work = stranger.turn
+        except AdmittedError:
+            work = stranger.tour
         except KeyboardInterrupt:
             stranger.send(GOODBYE, "goodbye", "done")
             break

@@ -11,12 +11,22 @@ from typing import Any
 
 import msgspec
 
+from broker.core.events import IDS_PER_EVENT
 from broker.core.flow import MAX_LANES
+from broker.core.notices import SlowConsumer
+from broker.core.slow import CALM_SECS, LOOK_SECS, SHOWN, SLOW_SECS, TOLD_PER_LOOK
+from broker.core.snapshot import SlowView
+from broker.supervisor.discovery import Installed
 from broker.supervisor.errors import FINAL_CODES
+from broker.supervisor.process import Surroundings
+from plugin_sdk.handshake import ATTEMPT_SECS
+from plugin_sdk.registration import ATTEMPTS, FIRST_WAIT
 from plugin_sdk.wire import limits
+from plugin_sdk.wire.deadlines import RESOLUTION
 from plugin_sdk.wire.errors import REGISTRY
 from plugin_sdk.wire.packets import Packet, Unknown
 from plugin_sdk.wire.session import SAYS, Side, State
+from tests.core_driver import Mesh
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "PROTOCOL.md").read_text()
@@ -64,6 +74,39 @@ def test_the_bounds_that_the_core_has_beside_the_limits_are_told() -> None:
     text = " ".join(TEXT.split())
     assert f"more than {MAX_LANES} different pairs of `overflow` and `max_pending`" in text
     assert f"at most {limits.MAX_INFO_ITEMS - 1} entries" in text
+    assert f"named in the array, {IDS_PER_EVENT} at most" in text
+    assert f"deadlines are kept to {RESOLUTION * 1000:g} ms" in text
+
+
+def test_the_limits_that_registered_gives_are_told() -> None:
+    told = re.search(r"in its map `limits` what holds for (.*?), and in `credit`", " ".join(TEXT.split()))
+    assert told is not None
+    peer = Mesh().connect()
+    assert set(re.findall(r"`(\w+)`", told[1])) == set(peer.ask().limits)
+
+
+def test_the_times_of_a_registration_are_told() -> None:
+    text = " ".join(TEXT.split())
+    assert f"Try up to {ATTEMPTS} times: wait up to {ATTEMPT_SECS:g} s for an answer" in text
+    assert f"then {FIRST_WAIT:g} s, then {2 * FIRST_WAIT:g} s, with random jitter" in text
+
+
+def test_the_event_of_a_slow_consumer_is_told() -> None:
+    keys = {name for row in table("key", "type", "meaning") for name in re.findall(r"\w+", row[0])}
+    assert keys == {"state", *SlowView.__dataclass_fields__}
+    assert SlowConsumer.__doc__ is not None
+    text = " ".join(TEXT.split())
+    assert f"has not caught up for {SLOW_SECS:g} s" in text
+    assert f"the subscriber has kept up for {CALM_SECS:g} s" in text
+    assert text.count(f"the first {SHOWN}") == 2
+    assert f"At most {TOLD_PER_LOOK / LOOK_SECS:g} of them are published a second" in text
+
+
+def test_the_environment_of_a_managed_plugin_is_told() -> None:
+    around = Surroundings(Path("/home"), "ipc://socket", Path("/data"), {})
+    given = around.program(Installed("hello", Path("/plugins/hello")), 1, "token").env
+    told = {name for (name, _) in table("variable", "meaning")}
+    assert told == {name for name in given if name.startswith("BROKER_")}
 
 
 def test_the_codes_that_end_a_start_are_told() -> None:

@@ -1,20 +1,27 @@
 """Bad input of every kind: a clear error, nothing lost, and the broker lives on."""
 
+import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgpack  # type: ignore[import-untyped]
 import pytest
 import zmq
 
+from plugin_sdk import BusError, connect
 from tests.e2e.mesh import Mesh, eventually, gone
+
+MIB = 1 << 20
 
 
 @contextmanager
@@ -103,7 +110,7 @@ def test_a_second_process_under_a_name_is_told_the_first_ones_pid(mesh: Mesh) ->
         )
         assert second.returncode != 0
         assert f"registered already by process {first.pid}" in second.stderr
-        assert "attempt 3" in second.stderr
+        assert "3 attempts: duplicate_name" in second.stderr
         assert mesh.plugin("twin")["pid"] == first.pid
     finally:
         first.terminate()
@@ -198,7 +205,7 @@ def test_a_plugin_that_never_registers_fails_with_what_it_wrote(mesh: Mesh) -> N
     mesh.run()
     error = mesh.wait_for("mute", "failed", 20)["error"]
     assert "I am busy" in error
-    assert "attempt 3" in error
+    assert "in 3 attempts" in error
 
 
 def test_a_plugin_that_exits_at_once_fails_with_its_traceback(mesh: Mesh) -> None:
@@ -210,27 +217,44 @@ def test_a_plugin_that_exits_at_once_fails_with_its_traceback(mesh: Mesh) -> Non
 
 
 def test_a_plugin_that_prints_megabytes_neither_blocks_nor_grows_the_broker(mesh: Mesh) -> None:
-    mesh.add_plugin("noisy", "import sys\nfor _ in range(40):\n    sys.stdout.write(('x' * 1023 + '\\n') * 512)\n")
+    """64 MiB, of which about 4 MiB at once and 1 MiB a second are kept: the first lines, and how much is missing."""
+    flood = "import sys\nfor number in range(65536):\n    sys.stdout.write(f'{number:08}' + 'x' * 1015 + '\\n')\n"
+    mesh.add_plugin("noisy", flood)
+    began = time.monotonic()
     mesh.run()
-    mesh.wait_for("noisy")
-    assert sum(file.stat().st_size for file in (mesh.home / "logs").glob("noisy*")) < 32 * 1024 * 1024
-    assert mesh.family()[0].memory_info().rss < 100 * 1024 * 1024
+    row = mesh.wait_for("noisy")
+    took = time.monotonic() - began
+    assert mesh.family()[0].memory_info().rss < 100 * MIB
+    assert mesh.stop() == 0
+    files = list((mesh.home / "logs").glob("noisy*"))
+    kept = b"".join(file.read_bytes() for file in sorted(files, reverse=True))
+    assert b" 00000000xxx" in kept[:100]
+    assert 3 * MIB < len(kept) < (5 + took) * MIB
+    assert row["log_lines_dropped"] > 30_000
+    missing = re.findall(rb"\[(\d+) bytes dropped: written faster than they are kept\]", kept)
+    assert 30 * MIB < sum(map(int, missing)) < 64 * MIB
 
 
 def test_a_plugin_that_ignores_sigterm_and_forks_is_killed_with_all_it_started(mesh: Mesh) -> None:
     body = (
-        "import os, signal, subprocess\n"
-        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "import signal, subprocess, time\n"
         "subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
-        "@plugin.on_cleanup()\nasync def hang():\n    import asyncio\n    await asyncio.sleep(600)\n"
+        # In a hook, because run() sets a handler of its own.
+        "@plugin.on_start()\nasync def ignore():\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "@plugin.on_cleanup()\nasync def hang():\n    time.sleep(600)\n"
     )
-    mesh.add_plugin("stubborn", body)
+    mesh.add_plugin("stubborn", body, "timeouts: {cleanup: 0.5, stop: 1.5}\n")
     mesh.run()
     mesh.wait_for("stubborn")
     family = mesh.family()
     assert any("sleep" in each.name() for each in family)
-    mesh.stop(signal.SIGTERM, 30)
+    assert mesh.stop(signal.SIGTERM, 30) == 0
     eventually(lambda: gone(family), 2.0, "nothing of it is left")
+    told = r"plugin stubborn was ended by SIGKILL.* it did not end within \S+ s of SIGTERM; .*the last step was SIGKILL"
+    assert re.search(told, mesh.text()), mesh.text()
+    with sqlite3.connect(mesh.home / "broker.db") as database:
+        ((last_exit,),) = database.execute("SELECT last_exit FROM t_plugin WHERE plugin_id = 'stubborn'").fetchall()
+    assert last_exit.startswith("was ended by SIGKILL")
 
 
 def test_a_second_signal_forces_the_end(mesh: Mesh) -> None:
@@ -307,6 +331,7 @@ def test_tcp_admits_known_keys_and_refuses_unknown_ones(mesh: Mesh) -> None:
     try:
         row = mesh.wait_for("remote")
         assert (row["transport"], row["proof"]) == ("tcp", "curve")
+        assert (row["pid"], row["claimed_pid"]) == (None, remote.pid)
     finally:
         remote.terminate()
         remote.wait(10)
@@ -329,3 +354,21 @@ def test_publishing_on_a_reserved_subject_is_refused_to_the_publisher(mesh: Mesh
     done = mesh.cli("pub", "$broker.fake", "1")
     assert done.returncode == 1
     assert "denied" in done.stderr
+
+
+def test_a_peer_that_is_denied_again_and_again_does_not_fill_the_audit_log(mesh: Mesh) -> None:
+    """SEC-5: the first denial is an entry, all others of the minute are another one with their number."""
+    mesh.run()
+    asyncio.run(_call_reserved(mesh.home, 500))
+    assert mesh.stop() == 0
+    with sqlite3.connect(mesh.home / "broker.db") as database:
+        rows = database.execute("SELECT detail FROM t_audit WHERE action = 'denied' ORDER BY id").fetchall()
+    assert len(rows) == 2
+    assert "499 more" in rows[1][0]
+
+
+async def _call_reserved(home: Path, times: int) -> None:
+    async with connect(home=home, name="evil") as bus:
+        for _ in range(times):
+            with pytest.raises(BusError, match="denied"):
+                await bus.call("$plugin.stop", {})

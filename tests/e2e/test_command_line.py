@@ -1,10 +1,12 @@
 """The command line, as a newcomer and as a script meet it."""
 
 import json
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
-from tests.e2e.mesh import Mesh, eventually
+from tests.e2e.mesh import DEMO, Mesh, eventually
 
 
 def test_check_prints_the_settings_in_force_and_every_problem_at_once(mesh: Mesh) -> None:
@@ -27,6 +29,20 @@ def test_check_names_plugins_that_cannot_start(mesh: Mesh) -> None:
     assert "ghost" in done.stderr
 
 
+def test_check_looks_at_the_shipped_plugins_too_when_they_are_to_run(mesh: Mesh) -> None:
+    assert "0 plugins, 0 of them" in mesh.cli("check").stdout
+    assert f"{len(DEMO)} plugins, 0 of them cannot start" in mesh.cli("check", "--demo").stdout
+    mesh.add_plugin("hello")
+    twice = mesh.cli("check", "--demo")
+    assert twice.returncode == 1
+    assert "plugin id 'hello' is taken by" in twice.stderr
+
+
+def test_a_configuration_file_that_does_not_exist_is_named(mesh: Mesh) -> None:
+    missing = mesh.cli("check", "--config", "/nonexist")
+    assert (missing.returncode, missing.stderr) == (1, "broker: /nonexist: there is no such file\n")
+
+
 def test_a_setting_of_the_environment_goes_before_the_file(mesh: Mesh) -> None:
     mesh.home.joinpath("broker.yaml").write_text("shutdown:\n  timeout_secs: 20\n")
     assert "shutdown.timeout_secs = 20" in mesh.cli("check").stdout
@@ -40,6 +56,59 @@ def test_the_schema_goes_forward_and_back(mesh: Mesh) -> None:
     assert newest == mesh.cli("db", "current").stdout.strip() != "base"
     assert mesh.cli("db", "downgrade", "base").stdout.strip() == "base"
     assert mesh.cli("db", "current").stdout.strip() == "base"
+
+
+def test_the_schema_is_not_changed_under_a_running_broker(mesh: Mesh) -> None:
+    broker = mesh.run()
+    for verb in (("upgrade",), ("downgrade", "base")):
+        refused = mesh.cli("db", *verb)
+        assert refused.returncode == 1
+        assert f"stop it first (kill {broker.pid})" in refused.stderr
+    assert mesh.cli("db", "current").returncode == 0
+    assert mesh.stop() == 0
+    assert mesh.cli("db", "downgrade", "base").stdout.strip() == "base"
+
+
+def test_ctrl_c_ends_a_tap_without_a_trace(mesh: Mesh) -> None:
+    mesh.run()
+    tap = mesh.start_cli("tap", "user.>")
+    assert tap.stderr is not None
+    assert tap.stderr.readline() == "listening to user.>\n"
+    tap.send_signal(signal.SIGINT)
+    _, rest = tap.communicate(timeout=10)
+    assert (tap.returncode, rest) == (130, "")
+
+
+def test_a_second_key_for_one_plugin_is_made_only_when_that_is_meant(mesh: Mesh) -> None:
+    for options in ((), ("--tcp",)):
+        made = mesh.cli("key", "add", "guest", *options)
+        assert made.returncode == 0, made.stderr
+        file = Path(made.stdout.strip())
+        first = file.read_text()
+        again = mesh.cli("key", "add", "guest", *options)
+        assert again.returncode == 1
+        assert "add --replace" in again.stderr
+        assert file.read_text() == first
+        assert mesh.cli("key", "add", "guest", "--replace", *options).returncode == 0
+        assert file.read_text() != first
+
+
+def test_whether_a_broker_reads_the_new_keys_is_told_truly(mesh: Mesh) -> None:
+    mesh.run()
+    broken = mesh.home / "keys" / "plugins" / "broken.key"
+    broken.write_bytes(b"\xff")
+    refused = mesh.cli("key", "add", "guest")
+    assert refused.returncode == 1
+    assert f"{broken} is not a key file" in refused.stderr
+    assert "no broker is running" not in refused.stderr
+    broken.unlink()
+    assert mesh.cli("key", "add", "other").stderr == ""
+    assert mesh.process is not None
+    mesh.process.kill()
+    mesh.process.wait()
+    away = mesh.cli("key", "add", "third")
+    assert away.returncode == 0
+    assert "no broker is running" in away.stderr
 
 
 def test_status_is_for_people_and_for_programs(mesh: Mesh) -> None:

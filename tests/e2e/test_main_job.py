@@ -3,12 +3,14 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pymysql
 import pytest
 
-from tests.e2e.mesh import DEMO, Mesh, eventually, gone
+from tests.e2e.mesh import DEMO, SMALL_PLUGIN, Mesh, eventually, gone
 
 LOGIN = '{"user_id": "12345"}'
 
@@ -92,9 +94,6 @@ def test_kill_9_of_the_broker_leaves_no_child_and_a_hand_started_plugin_rides_it
         "async def where() -> int:\n    import os\n    return os.getpid()\n"
         "plugin.run()\n"
     )
-    import subprocess
-    import sys
-
     hand = subprocess.Popen([sys.executable, str(script)], env=mesh.environ)
     try:
         mesh.wait_for("hand")
@@ -110,8 +109,25 @@ def test_kill_9_of_the_broker_leaves_no_child_and_a_hand_started_plugin_rides_it
         assert json.loads(mesh.cli("call", "hand.where").stdout) == hand.pid
         for name in DEMO:
             mesh.wait_for(name)
-        assert mesh.stop() == 0
-        # The broker told it to clean up, as every other plugin.
+    finally:
+        hand.kill()
+        hand.wait()
+
+
+def test_a_hand_started_plugin_rides_out_an_orderly_restart_of_the_broker(mesh: Mesh) -> None:
+    body = '@plugin.service("where")\nasync def where() -> int:\n    import os\n    return os.getpid()\n'
+    mesh.run()
+    hand = subprocess.Popen([sys.executable, "-c", SMALL_PLUGIN.format(name="hand", body=body)], env=mesh.environ)
+    try:
+        for _ in range(2):
+            assert mesh.wait_for("hand")["pid"] == hand.pid
+            assert mesh.stop() == 0
+            assert mesh.rows()["hand"] == (0, None)
+            assert "plugin hand, started by hand, goes on without this broker" in mesh.text()
+            assert hand.poll() is None
+            mesh.run()
+        assert json.loads(mesh.cli("call", "hand.where", "--wait-ready", "10").stdout) == hand.pid
+        assert mesh.cli("stop", "hand").stdout == "hand is stopped\n"
         assert hand.wait(10) == 0
     finally:
         hand.kill()

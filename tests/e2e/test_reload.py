@@ -1,6 +1,7 @@
 """The configuration of a running broker is read anew: applied at once, kept for a restart, or refused as a whole."""
 
 import json
+import re
 import signal
 
 from tests.e2e.mesh import Mesh, eventually
@@ -27,7 +28,7 @@ def test_sighup_applies_what_it_can_and_reports_each_item(mesh: Mesh) -> None:
     configure(mesh, '[broker]\nlog_format = "json"\n[bus]\nheartbeat_secs = 9\n[shutdown]\ntimeout_secs = 20\n')
     mesh.add_plugin("another")
     hang_up(mesh)
-    says(mesh, "unchanged: ")
+    says(mesh, " items unchanged")
     said = [json.loads(line)["message"] for line in mesh.text().splitlines() if '"broker.config"' in line]
     assert said[:-1] == [
         "broker.log_format: applied (text → json)",
@@ -35,8 +36,7 @@ def test_sighup_applies_what_it_can_and_reports_each_item(mesh: Mesh) -> None:
         "shutdown.timeout_secs: applied (30.0 → 20.0)",
         "plugin another: applied (started: it is new)",
     ]
-    same = said[-1].removeprefix("unchanged: ").split(", ")
-    assert {"broker.node", "broker.log_level", "plugin small"} <= set(same)
+    assert re.fullmatch(r"configuration reloaded, \d+ items unchanged", said[-1])
     assert mesh.plugin("small")["pid"] == before
     assert mesh.plugin("another")["state"] == "running"
     assert mesh.stop() == 0, mesh.text()

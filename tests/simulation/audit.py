@@ -8,16 +8,19 @@ that the events in between were dropped, which the broker must have counted.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from msgspec import Raw
 
-from broker.core.flow import BLOCK, DISCONNECT, Subscription
+from broker.core.backlog import Backlog
+from broker.core.flow import BLOCK, DISCONNECT, Debt, Lane, Subscription
+from broker.core.notices import SlowConsumer
 from broker.core.requests import Requests
 from broker.core.sessions import Session
+from broker.core.slow import LOOK_SECS, SLOW_SECS
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import decode_frame, join_frame
 from plugin_sdk.wire.deadlines import RESOLUTION
@@ -93,6 +96,8 @@ class Audit:
         self.executed: set[int] = set()
         self.members: list[Subscription] = []
         self.members_ended_for_slowness = False
+        self.slow: dict[tuple[int, str, int], None] = {}
+        self._behind: dict[Lane, tuple[Debt, float]] = {}
         self._closing: list[Account] = []
 
     def took(self, before: Session | None, after: Session | None, frame: bytes, now: float) -> None:
@@ -155,6 +160,41 @@ class Audit:
         for pending in requests._pending.values():
             if now > pending.deadline + RESOLUTION + _BIT:
                 self._fault(f"request {pending.id} is {now - pending.deadline:.3f} s over its deadline")
+
+    def check_backlog(self, backlog: Backlog, sessions: Collection[Session]) -> None:
+        """What waits for all together is counted right, and never more than there is room for."""
+        lanes = [lane for session in sessions for lane in session.lanes.values()]
+        waits = sum(held.cost for lane in lanes for held in lane.waiting)
+        waits += sum(session.held + backlog.stuck.get(session.outbox, 0) for session in sessions)
+        if backlog.size != waits:
+            self._fault(f"{waits} bytes wait at the broker, which believes that {backlog.size} do")
+        if waits > backlog.limit:
+            self._fault(f"{waits} bytes wait at the broker, which has room for {backlog.limit}")
+
+    def check_slow(self, indebted: Iterable[Lane], now: float) -> None:
+        """Whoever has not caught up for so long has been told of."""
+        before, self._behind = self._behind, {}
+        for lane in indebted:
+            debt, since = before.get(lane, (None, now))
+            if debt is not lane.debts[0]:
+                debt, since = lane.debts[0], now
+            self._behind[lane] = debt, since
+            account = self.by_address.get(lane.outbox.peer)
+            if account is None or now - since < SLOW_SECS + 4 * LOOK_SECS:
+                continue
+            if account.open and (account.session.number, lane.policy, lane.max_events) not in self.slow:
+                self._fault(f"{account.session.name} has been behind for {now - since:.1f} s, and nobody was told")
+
+    def told(self, notice: SlowConsumer) -> None:
+        """The router reports a slow consumer, or that it is none any more."""
+        consumer = notice.consumer
+        key = (consumer.session, consumer.overflow, consumer.max_pending)
+        if (notice.state == "slow") == (key in self.slow):
+            self._fault(f"{consumer.name} was told of as {notice.state} twice, or without having been slow")
+        if notice.state == "slow":
+            self.slow[key] = None
+        else:
+            self.slow.pop(key, None)
 
     def check_nobody_waits_for(self, session: Session, requests: Requests) -> None:
         """Every request of a session, and every one that it had in hand, ends with it."""

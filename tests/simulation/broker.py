@@ -14,6 +14,7 @@ from broker.core.router import Router
 from broker.core.sessions import Origin, Session
 from broker.edge.server import Edge
 from plugin_sdk.wire.limits import Limits
+from plugin_sdk.wire.outbox import Outbox
 from tests.simulation.audit import Audit
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.network import Network, Port
@@ -30,10 +31,18 @@ NARROW = Limits(
     backlog_bytes=1_500,
     backlog_events=8,
     outbox_bytes=40_000,
+    total_bytes=4_000,
     cached_subjects=3,
 )
 # Frames that are full, and several of them on their way.
-WIDE = replace(NARROW, event_credit=400_000, publish_credit=200_000, backlog_bytes=50_000, outbox_bytes=400_000)
+WIDE = replace(
+    NARROW,
+    event_credit=400_000,
+    publish_credit=200_000,
+    backlog_bytes=50_000,
+    outbox_bytes=400_000,
+    total_bytes=200_000,
+)
 
 _EHOSTUNREACH = int(zmq.EHOSTUNREACH)
 _SNDMORE, _EVENTS, _POLLIN = int(zmq.SNDMORE), int(zmq.EVENTS), int(zmq.POLLIN)
@@ -126,15 +135,24 @@ class AuditedRouter(Router):
         super().receive(peer, frame, now, origin)
         after = self._sessions.get(peer)
         self.audit.took(before, after, frame, now)
+        self.audit.check_backlog(self.backlog, self._sessions.values())
 
     def peer_lost(self, peer: bytes, now: float, text: str = "") -> None:
         """A peer is gone, and its account is closed."""
         super().peer_lost(peer, now, text)
         self.audit.close_ended()
 
+    def hold_back(self, outbox: Outbox, now: float) -> bool:
+        """A peer does not read, for which it may lose its session, or another one."""
+        may_wait = super().hold_back(outbox, now)
+        self.audit.close_ended()
+        self.audit.check_backlog(self.backlog, self._sessions.values())
+        return may_wait
+
     def tick(self, now: float) -> None:
         """Do what is due, which must not be overdue."""
         self.audit.check_deadlines(self.requests, now)
+        self.audit.check_slow(self.events._indebted, now)
         super().tick(now)
 
     def _remove(self, session: Session, code: str, text: str, now: float) -> None:

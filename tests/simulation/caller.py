@@ -81,27 +81,31 @@ class Desk:
 async def make(world: World, process: Process, order: Order) -> None:
     """Make a call, and judge its outcome."""
     assert process.bus is not None, "the process has registered"
+    assert process.peer is not None, "the process has registered"
     began, code = world.loop.time(), ""
+    sent = began
     try:
+        # As the call itself would do first: what happens to sessions before it goes out in one is not its business.
+        await process.peer.until_open(order.timeout)
+        sent = world.loop.time()
+        left = max(order.timeout - (sent - began), 0.001)
         if order.pieces:
-            await _stream(world, process, order)
+            await _stream(world, process, order, left)
         else:
-            answer = await process.bus.call(
-                order.service, order.args(), timeout=order.timeout, wait_ready=order.wait_ready
-            )
+            answer = await process.bus.call(order.service, order.args(), timeout=left, wait_ready=order.wait_ready)
             if answer != {"call": order.number} or order.mode == "fail":
                 world.fault(f"call {order.number} ({order.mode}) was answered {answer}")
     except BusError as error:
         code = error.code
     ended = world.loop.time()
     _judge(world, process, order, code, ended - began)
-    if not order.pieces and code == "timeout" and began < process.session_lost < ended:
+    if not order.pieces and code == "timeout" and sent < process.session_lost < ended:
         world.fault(f"call {order.number} of {process.who} was not told that its session had ended")
 
 
-async def _stream(world: World, process: Process, order: Order) -> None:
+async def _stream(world: World, process: Process, order: Order, timeout: float) -> None:
     assert process.bus is not None, "the process has registered"
-    stream = process.bus.stream(order.service, order.args(), timeout=order.timeout, wait_ready=order.wait_ready)
+    stream = process.bus.stream(order.service, order.args(), timeout=timeout, wait_ready=order.wait_ready)
     expected = 0
     async with aclosing(stream) as pieces:
         async for piece in pieces:

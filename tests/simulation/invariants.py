@@ -12,14 +12,16 @@ While it goes on (audit.py at the broker, publisher.py, reader.py and caller.py 
     the latest when it has waited in vain for a silent broker. It ends with the session of its caller or callee.
  7. The broker finds no fault with a peer that runs the SDK, and no session ends for good but for slowness.
  8. No exception escapes, no task survives its cancellation, nothing waits without anything that could wake it.
+ 9. What waits at the broker for all peers together is counted right, and is never more than there is room for.
+10. Who does not keep up is told of in time and once, and once more when that is over.
 Once everything works again and nobody is given anything to do (this file):
- 9. All processes are registered, and both sides know the same subscriptions and services.
-10. What was due was sent, or was counted as dropped, or was lost with a session that has ended.
-11. Credit is conserved. Of a publisher: allowance and what is still to be returned are the whole window, and both sides
+11. All processes are registered, and both sides know the same subscriptions and services.
+12. What was due was sent, or was counted as dropped, or was lost with a session that has ended.
+13. Credit is conserved. Of a publisher: allowance and what is still to be returned are the whole window, and both sides
     agree. Of a subscriber: what it gave and what it still owes are the whole window.
-12. Nothing is outstanding: no request, no reply, no job, no waiting event, no debt.
+14. Nothing is outstanding: no request, no reply, no job, no waiting event, no debt.
 When everybody has left in good order:
-13. Their last words have reached the broker, and its tables are empty.
+15. Their last words have reached the broker, and its tables are empty.
 """
 
 from __future__ import annotations
@@ -136,6 +138,10 @@ def leftovers(world: World) -> Iterator[str]:
         "services": list(router.requests.services),
         "debts": router.events._indebted,
         "slow peers": router.events.slow,
+        "strained lanes": router.events.strained,
+        "strained lanes that are looked at": router.slow._strains,
+        "slow consumers that were told of": world.audit.slow,
+        "bytes that wait": range(router.backlog.size),
         "outboxes to flush": router.dirty,
         "connections": world.network.port.connections if world.network.port is not None else {},
     }

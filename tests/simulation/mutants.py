@@ -8,9 +8,11 @@ from typing import Any
 
 from broker.core.events import Events, Route
 from broker.core.flow import Lane
+from broker.core.notices import SlowConsumer
 from broker.core.requests import Requests
 from broker.core.router import Router
 from broker.core.sessions import Pending, Session
+from broker.core.slow import SlowConsumers, Strain
 from plugin_sdk.calls import Calls
 from plugin_sdk.inlets import Inlets
 from plugin_sdk.wire import packets as p
@@ -116,6 +118,32 @@ def _credit_of_unclaimed_events_is_kept(on_event: Callable[..., Any]) -> Callabl
     return mutated
 
 
+def _nobody_has_to_go_when_there_is_no_room(make_room: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, now: False
+
+
+def _what_waited_for_a_lost_session_is_still_counted(empty: Callable[..., Any]) -> Callable[..., Any]:
+    def mutated(self: Lane) -> int:
+        size = self.size
+        number: int = empty(self)
+        self.backlog.size += size
+        return number
+
+    return mutated
+
+
+def _slow_consumers_are_not_told_of(look: Callable[..., Any]) -> Callable[..., Any]:
+    def mutated(self: SlowConsumers, strained: dict[Lane, None], now: float) -> list[SlowConsumer]:
+        strained.clear()
+        return []
+
+    return mutated
+
+
+def _slow_consumers_never_recover(recover: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, now: None
+
+
 def _calls_survive_their_session(fail_all: Callable[..., Any]) -> Callable[..., Any]:
     return lambda self, error: None
 
@@ -134,6 +162,14 @@ MUTANTS: dict[str, tuple[type[Any], str, Mutant]] = {
     "a refused frame is lost": (Outbox, "put_back", _refused_frame_is_lost),
     "nothing is subscribed again after a reconnect": (Inlets, "restore", _nothing_is_subscribed_again),
     "credit of unclaimed events is kept": (Inlets, "_on_event", _credit_of_unclaimed_events_is_kept),
+    "nobody has to go when there is no room": (Router, "_make_room", _nobody_has_to_go_when_there_is_no_room),
+    "what waited for a lost session is still counted": (
+        Lane,
+        "empty",
+        _what_waited_for_a_lost_session_is_still_counted,
+    ),
+    "slow consumers are not told of": (SlowConsumers, "look", _slow_consumers_are_not_told_of),
+    "slow consumers never recover": (Strain, "recover", _slow_consumers_never_recover),
     "calls survive their session": (Calls, "fail_all", _calls_survive_their_session),
 }
 

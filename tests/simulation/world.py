@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from broker.core.notices import Notice, PeerMisbehaved, SessionLost
+from broker.core.notices import Notice, PeerMisbehaved, SessionLost, SlowConsumer
 from tests.simulation.audit import Audit
 from tests.simulation.broker import Broker
 from tests.simulation.caller import Desk
@@ -93,3 +93,5 @@ class World:
                 self.fault(f"the broker finds fault with {notice.name}: {notice.code}: {notice.text}")
             elif type(notice) is SessionLost and notice.code == "slow_consumer":
                 self.thrown_out.add(notice.session)
+            elif type(notice) is SlowConsumer:
+                self.audit.told(notice)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import Any
 
+from broker.edge.server import QUEUED_FRAMES
 from plugin_sdk.wire.limits import (
     DEFAULT_LIMITS,
     EVENT_OVERHEAD,
@@ -38,6 +40,7 @@ from tools.disorder.ring import Harm, Ring, not_admitted, refused, wait_for
 
 MIB = 1 << 20
 PORTION = 500  # packets of one frame, where many are needed
+REPLY_BYTES = MIB // 16  # more than a frame takes beside others
 
 
 def send_many(guest: Guest, packets: Iterable[list[Any]]) -> None:
@@ -290,15 +293,35 @@ def outbox_bytes(ring: Ring) -> None:
     with ring.guest("answering", "plugin") as server, ring.guest("asking", queue=1) as caller:
         server.send([SERVE, 1, "answering.big"])
         server.expect(OK, ref=1)
-        # Some of it is in the queues of the transport, which take so many frames at most.
-        number = 1300
-        caller.send(*([CALL, ref, "answering.big", payload(), 60_000] for ref in range(1, number + 1)))
-        for _ in range(number):
-            request = server.expect(REQUEST, CANCEL)
-            if request[0] == CANCEL:
-                break
-            server.send([REPLY, request[1], payload(bytes(MIB // 16))])
+        pile_up(server, caller, "answering.big", DEFAULT_LIMITS.outbox_bytes + 8 * MIB)
         wait_for(lambda: caller.session not in ring.sessions(), "the session that does not read has ended")
+
+
+def total_bytes(ring: Ring) -> None:
+    """Five such peers, each of them under its own bound: one of them has to go, and the others stay."""
+    with ring.guest("replying", "plugin") as server, ExitStack() as stack:
+        server.send([SERVE, 1, "replying.big"])
+        server.expect(OK, ref=1)
+        callers = [stack.enter_context(ring.guest(f"asking-{number}", queue=1)) for number in range(5)]
+        for caller in callers:
+            pile_up(server, caller, "replying.big", DEFAULT_LIMITS.total_bytes // 5 + 4 * MIB)
+        sessions = {caller.session for caller in callers}
+        wait_for(lambda: len(sessions & ring.sessions().keys()) == 4, "one of the sessions that do not read has ended")
+        if (waits := ring.ask("$broker.status")["broker"]["waiting_bytes"]) > DEFAULT_LIMITS.total_bytes:
+            raise Harm(f"{waits} bytes wait at the broker, after it has made room")
+        if not server.is_heard():
+            raise Harm("whoever answered those who do not read is not heard any more")
+
+
+def pile_up(server: Guest, caller: Guest, service: str, total: int) -> None:
+    """Have answers of so many bytes wait at the broker, beside those that are in the queues of the transport."""
+    number = total // REPLY_BYTES + QUEUED_FRAMES
+    caller.send(*([CALL, ref, service, payload(), 60_000] for ref in range(1, number + 1)))
+    for _ in range(number):
+        request = server.expect(REQUEST, CANCEL)
+        if request[0] == CANCEL:
+            break
+        server.send([REPLY, request[1], payload(bytes(REPLY_BYTES))])
 
 
 def retained_subjects(ring: Ring) -> None:
@@ -354,6 +377,7 @@ BOUNDS: dict[str, Callable[[Ring], None]] = {
     "backlog_bytes": backlog_bytes,
     "backlog_events": backlog_events,
     "outbox_bytes": outbox_bytes,
+    "total_bytes": total_bytes,
     "retained_subjects": retained_subjects,
     "retained_bytes": retained_bytes,
     "cached_subjects": cached_subjects,

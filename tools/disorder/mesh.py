@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -176,7 +175,7 @@ async def _end(stage: Stage, driver: Driver, report: Report) -> None:
     if old.memory > new.memory + MORE_MEMORY or old.descriptors > new.descriptors + MORE_DESCRIPTORS:
         more = opened - stage.home.descriptors()
         report.violations.append(f"the broker has grown: {old}, a new one has {new}; more than that: {dict(more)}")
-    await stage.home.end(signal.SIGTERM)
+    await stage.end()
     try:
         await until(lambda: not stage.processes(), 10, "nothing is left")
     except Unsettled:

@@ -69,17 +69,22 @@ def causeless(books: Sequence[Book], disturbances: Sequence[Disturbance], silenc
 def unexplained(books: Sequence[Book], disturbances: Sequence[Disturbance], living: Set[int]) -> Iterator[str]:
     """Processes that ended by themselves, or that somebody other than the driver has killed.
 
+    What the broker has started ends with it. Others cannot register, or leave in order, while it does not answer; once
+    they have registered they end only when they are told to.
+
     Args:
         books: of all processes.
         disturbances: what the driver did.
         living: processes that run at the end.
     """
     killed = {each.target for each in disturbances if each.what == "kill"}
+    told = {each.target for each in disturbances if each.what == "restart"}
     falls = [each for each in disturbances if each.target == "broker"]
     for book in books:
-        if book.exit == "0" or book.who in killed or int(book.who.rpartition(".")[2]) in living:
+        if book.who in killed or int(book.who.rpartition(".")[2]) in living:
             continue
-        # What the broker has started ends with it; others cannot register, or leave in order, while it does not answer.
-        if not any(each.overlaps(book.last - NOTICE, book.last + NOTICE) for each in falls):
-            how = "was killed" if book.exit is None else f"ended with {book.exit}"
+        how = "was killed" if book.exit is None else f"ended with {book.exit}"
+        if book.exit != "0" and not any(each.overlaps(book.last - NOTICE, book.last + NOTICE) for each in falls):
             yield f"{book.who} {how} after {book.last / 1e6:.3f} s, and the broker was well"
+        elif not book.member.managed and book.spans and book.who not in told:
+            yield f"{book.who} {how} after {book.last / 1e6:.3f} s, and nobody had told it to"

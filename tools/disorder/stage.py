@@ -57,12 +57,22 @@ class Stage:
                 self._add_plugin(member)
 
     async def start(self) -> None:
-        """Start everything; raises Unsettled."""
+        """Start the broker, and what does not run yet; raises Unsettled."""
         await self.home.start()
         for member in CAST:
-            if not member.managed:
+            if not member.managed and self.pid(member.label) is None:
                 self.start_by_hand(member)
         await self.all_run()
+
+    async def end(self) -> int:
+        """Stop the broker, then what goes on without it; returns the broker's exit status, raises Unsettled."""
+        status = await self.home.end()
+        for label, process in self.hands.items():
+            if process.poll() is not None:
+                raise Unsettled(f"{label} ended with {process.returncode} when the broker was stopped")
+            process.terminate()
+        await until(lambda: all(each.poll() is not None for each in self.hands.values()), 10, "all end after SIGTERM")
+        return status
 
     def start_by_hand(self, member: Member) -> None:
         """Start a party that the broker does not start."""
@@ -73,8 +83,8 @@ class Stage:
     def pid(self, label: str) -> int | None:
         """The process that is this party at present, None when there is none."""
         if not MEMBERS[label].managed:
-            process = self.hands[label]
-            return process.pid if process.poll() is None else None
+            process = self.hands.get(label)
+            return process.pid if process is not None and process.poll() is None else None
         found = sorted((self.folder / "ledgers").glob(f"{label}.*"), key=lambda path: path.stat().st_mtime_ns)
         if not found:
             return None

@@ -100,6 +100,11 @@ class PluginProcess:
         """Send a signal."""
         self._process.send_signal(number)
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def ended(self) -> int:
         """Wait for its end; returns the exit status."""
         status = self._process.wait(PATIENCE_SECS)

@@ -95,13 +95,14 @@ plugin_sdk.runner.find_broker = find
     assert "started" not in plugin.output
 
 
-def test_no_broker_ends_it_with_69_and_the_cause_of_each_attempt(start: Start, tmp_path: Path) -> None:
+def test_no_broker_ends_it_with_69_and_the_cause(start: Start, tmp_path: Path) -> None:
     (tmp_path / "nobody" / "keys").mkdir(parents=True)
     (tmp_path / "nobody" / "keys" / "client.key").write_text("key")
     plugin = start()
     assert plugin.ended() == 69
     assert "ERROR 'hand' could not register at ipc://" in plugin.output
-    assert plugin.output.count("nobody listens there") == 3
+    assert "3 attempts: unavailable: " in plugin.output
+    assert plugin.output.count("nobody listens there") == 1
     assert "Traceback" not in plugin.output
 
 
@@ -118,6 +119,17 @@ def test_a_wrong_key_ends_it_with_77(broker: BrokerProcess, start: Start) -> Non
     assert plugin.ended() == 77
     assert "attempt 1: bad_token: this token or key is unknown" in plugin.output
     assert "attempt 2" not in plugin.output
+
+
+def test_a_name_that_is_taken_ends_it_with_77_and_the_process_that_has_it(
+    shared_broker: BrokerProcess, start: Start
+) -> None:
+    first = start(broker=shared_broker)
+    first.wait_for("started")
+    second = start(broker=shared_broker)
+    assert second.ended() == 77
+    assert "3 attempts: duplicate_name: " in second.output
+    assert f"process {first.pid}" in second.output
 
 
 def test_a_cleanup_that_fails_ends_it_with_70_and_the_reason(shared_broker: BrokerProcess, start: Start) -> None:

@@ -10,7 +10,7 @@ from plugin_sdk import Bus
 from plugin_sdk.testing import mesh
 from services.database.database import Database
 from tests.mariadb_server import Server
-from tests.unit.services.support import refusal, shipped_config, start
+from tests.unit.services.support import refusal, shipped_config
 
 pytestmark = pytest.mark.mariadb
 
@@ -24,7 +24,8 @@ def with_database(url: str, work: Callable[[Bus, Health], Awaitable[None]]) -> N
 
     async def run() -> None:
         async with mesh() as m:
-            plugin = await start(m, Database("database"), shipped_config("database") | {"url": url})
+            plugin = Database("database")
+            await m.start(plugin, shipped_config("database") | {"url": url})
 
             async def health() -> Any:
                 return await m.command(plugin, "health")

@@ -11,7 +11,7 @@ from broker.store import AuditRecord, Loss, RegisterStatus, Store, StoreDown
 from broker.store.database import Database
 from broker.store.writes import audited
 from tests.integration.store.conftest import OpenStore, Server
-from tests.integration.store.support import actions, describe, finished, land, plugin, statuses, up
+from tests.integration.store.support import actions, describe, finished, land, plugin, statuses, up, wait_for
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -232,3 +232,29 @@ def test_a_closed_store_has_landed_everything_and_takes_no_more(
     with pytest.raises(StoreDown, match="closed"):
         finished(store.plugins.list())
     assert store.close(timeout=10) == 0
+
+
+def test_audit_entries_that_are_too_old_are_removed_and_the_younger_stay(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SEC-5: in several batches, of this node only, and without keeping a write from landing."""
+    monkeypatch.setattr("broker.store.ageing.BATCH", 10)
+    before = NOON - timedelta(days=31)
+    for node in ("here", "there"):
+        filling = open_store(node=node, clock=lambda: before)
+        for number in range(35):
+            filling.audit.record("ada", f"old {number}", "hello", "done")
+        land(filling)
+    store = open_store(clock=lambda: NOON, audit_keep_days=30)
+    store.audit.record("ada", "young", "hello", "done")
+    wait_for(lambda: actions(store) == ["young"], "only the young entry to be left")
+    assert len(actions(open_store(node="there"))) == 35
+
+
+def test_the_audit_log_is_kept_for_ever_when_no_age_is_set(open_store: OpenStore) -> None:
+    store = open_store(clock=lambda: NOON - timedelta(days=10_000))
+    store.audit.record("ada", "ancient", "hello", "done")
+    land(store)
+    later = open_store(clock=lambda: NOON)
+    later.audit.record("ada", "young", "hello", "done")
+    assert actions(later) == ["ancient", "young"]

@@ -168,14 +168,26 @@ def test_a_plugin_started_by_hand_is_initialized_started_and_never_killed(tmp_pa
     play(tmp_path, scenario)
 
 
-def test_a_plugin_started_by_hand_gets_the_cleanup_command_when_all_is_stopped(tmp_path: Path) -> None:
+def test_a_plugin_started_by_hand_goes_on_when_all_is_stopped(tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         await stage.supervisor.start_all()
         with stage.by_hand("guest") as process:
             await stage.reaches("guest", "running")
             assert await stage.supervisor.stop_all(5.0) == []
-            assert await asyncio.to_thread(process.wait, 5.0) == 0
-        assert ("guest", "$plugin.cleanup") in stage.mesh.commands
+            assert (stage.view("guest").state, stage.records.status["guest"]) == ("stopped", (0, None))
+            assert process.poll() is None
+        assert [name for _, name in stage.mesh.commands] == ["$plugin.initialize", "$plugin.start"]
+
+
+def test_a_further_process_by_hand_goes_on_when_the_brokers_own_is_stopped_with_the_broker(tmp_path: Path) -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.add("hello")
+        await stage.supervisor.start_all()
+        with stage.by_hand("hello") as process:
+            await until(lambda: starts(stage, "hello") == 2)
+            assert await stage.supervisor.stop_all(5.0) == []
+            assert process.poll() is None
+        assert [name for _, name in stage.mesh.commands].count("$plugin.cleanup") == 1
 
     play(tmp_path, scenario)
 

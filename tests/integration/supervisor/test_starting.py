@@ -216,6 +216,17 @@ def test_a_plugin_that_succeeds_at_the_second_attempt_runs_and_its_error_is_clea
     play(tmp_path, scenario)
 
 
+def test_a_reason_that_every_attempt_met_is_told_once(tmp_path: Path) -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.add_folder("never_registers", timeouts={"register": 0.3})
+        await stage.supervisor.start_all()
+        lines = stage.view("never_registers").error.splitlines()
+        assert lines[0] == ("plugin 'never_registers' did not start in 3 attempts: register: not done within 0.3 s")
+        assert not [line for line in lines if line.startswith("  attempt")]
+
+    play(tmp_path, scenario)
+
+
 def test_a_refused_registration_is_part_of_the_reason(tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         stage.mesh.admits = False

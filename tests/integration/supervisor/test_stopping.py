@@ -1,7 +1,9 @@
 """Stopping: politely first, in reverse order, within its time, and with nothing left whatever a plugin does."""
 
 import asyncio
+import logging
 import os
+import re
 import select
 import signal
 import sys
@@ -36,6 +38,41 @@ def test_a_plugin_is_asked_to_stop_and_to_clean_up_and_ends_by_itself(tmp_path: 
         assert stage.records.described_as["hello"]["desired"] == "stopped"
 
     play(tmp_path, scenario)
+
+
+def told(caplog: pytest.LogCaptureFixture, plugin_id: str) -> list[str]:
+    """What is logged of a plugin's coming and going, with figures for figures that differ in every run."""
+    about = [text for text in caplog.messages if text.startswith(f"plugin {plugin_id} ") and "→" not in text]
+    return [re.sub(r"\d+\.\d+ s|process \d+", "#", text) for text in about]
+
+
+@pytest.mark.parametrize(
+    ("peer", "end"),
+    [
+        ({}, "exited with status 0; stopped in #, the last step was the cleanup command"),
+        ({"stays": True}, "was ended by SIGTERM; stopped in #, the last step was SIGTERM"),
+        (
+            {"stays": True, "deaf": True},
+            "was ended by SIGKILL: it did not end within # of SIGTERM; stopped in #, the last step was SIGKILL",
+        ),
+    ],
+)
+def test_coming_and_going_is_one_line_each_with_the_step_of_the_ladder_that_ended_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, peer: dict[str, object], end: str
+) -> None:
+    """SHD-4."""
+    caplog.set_level(logging.INFO)
+
+    async def scenario(stage: Stage) -> None:
+        stage.add("hello", peer=peer, timeouts={"stop": 0.8})
+        await stage.supervisor.start_all()
+        await stage.supervisor.stop("hello")
+
+    play(tmp_path, scenario)
+    assert told(caplog, "hello") == [
+        "plugin hello 1.0 is registered and runs: #, # after it was ordered",
+        f"plugin hello {end}",
+    ]
 
 
 def test_a_plugin_that_stays_after_cleanup_gets_sigterm(tmp_path: Path) -> None:
@@ -210,7 +247,7 @@ def test_giving_up_on_a_stop_does_not_leave_it_half_done(tmp_path: Path) -> None
 
 def test_nothing_is_started_any_more_once_all_is_being_stopped(tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
-        stage.add("hello")
+        stage.add("hello", peer={"stays": True})
         await stage.supervisor.start_all()
         stopping = asyncio.create_task(stage.supervisor.stop_all(PATIENCE))
         await stage.reaches("hello", "stopping")

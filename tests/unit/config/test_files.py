@@ -16,7 +16,7 @@ def refusal(home: Path, file: Path | None = None) -> str:
 
 
 def test_a_named_file_that_does_not_exist_is_a_problem(tmp_path: Path) -> None:
-    assert refusal(tmp_path, tmp_path / "no.toml") == f"{tmp_path}/no.toml: cannot be read: No such file or directory"
+    assert refusal(tmp_path, tmp_path / "no.toml") == f"{tmp_path}/no.toml: there is no such file"
 
 
 def test_a_folder_is_no_configuration(tmp_path: Path) -> None:

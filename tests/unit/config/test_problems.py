@@ -98,7 +98,7 @@ def test_an_unknown_setting_is_refused_with_the_name_that_was_meant(tmp_path: Pa
 
 def test_an_unknown_setting_that_resembles_none_gets_no_guess(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path, "zebra = 1")
-    assert problem.text == "unknown setting"
+    assert problem.text.startswith("unknown setting; there are broker, bus, ")
 
 
 @pytest.mark.parametrize(
@@ -159,3 +159,34 @@ def test_a_watchdog_that_is_fed_too_seldom_is_warned_of(tmp_path: Path, interval
     (tmp_path / "broker.toml").write_text(text)
     warnings = load(tmp_path, None, {}).warnings
     assert ["half of it is used" in warning.text for warning in warnings] == [True] * warned
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("[shutdown]\ntimeout = 3", "did you mean shutdown.timeout_secs?"),
+        ("[shutdown.watchdog]\ntimeout = 3", "did you mean shutdown.watchdog.timeout_secs?"),
+        ("[plugin_manager]\ntimeout_secs = 3", "did you mean plugin_manager.timeout?"),
+        ("[bus]\nhartbeat = 1", "did you mean bus.heartbeat_secs?"),
+        ("[broker]\nheartbeat_secs = 2", "did you mean bus.heartbeat_secs?"),
+        ("[bus]\nport = 3", "there are socket, tcp, "),
+        ("[plugins]\ndir = 'x'", "there are broker, bus, plugin_manager, "),
+    ],
+)
+def test_a_misspelt_setting_is_answered_with_what_its_section_has(tmp_path: Path, text: str, hint: str) -> None:
+    assert problems(tmp_path, text)[0].text.startswith(f"unknown setting; {hint}")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("BROKER_SHUTDOWN_TIMEOUT", "; did you mean BROKER_SHUTDOWN_TIMEOUT_SECS?"),
+        ("BROKER_PLUGIN_DIR", "; did you mean BROKER_PLUGIN_MANAGER_PLUGIN_DIR?"),
+        (
+            "BROKER_BROKER",
+            " but a section of them: BROKER_BROKER_NODE, BROKER_BROKER_LOG_LEVEL, BROKER_BROKER_LOG_FORMAT",
+        ),
+    ],
+)
+def test_a_misspelt_variable_is_never_answered_with_itself(tmp_path: Path, name: str, hint: str) -> None:
+    assert problems(tmp_path, environ={name: "1"})[0].text == f"{name} is no setting{hint}"

@@ -6,6 +6,7 @@ import pytest
 
 from broker.core.notices import PeerMisbehaved, RegistrationRefused, SessionLost, SessionOpened
 from plugin_sdk.wire import packets as p
+from plugin_sdk.wire.codec import encode_frame
 from tests.core_driver import OPERATOR_KEY, Mesh, Peer
 
 
@@ -262,14 +263,25 @@ def test_while_draining_nobody_is_admitted_but_the_broker_itself(mesh: Mesh) -> 
     assert mesh.local().is_registered()
 
 
-def test_the_pid_of_a_peer_over_tcp_is_what_it_says(mesh: Mesh) -> None:
+def test_the_pid_that_a_peer_over_tcp_claims_is_never_shown_as_a_fact(mesh: Mesh) -> None:
     origin = {"transport": "tcp", "pid": 0, "group": 0, "uid": -1, "user": "sensor"}
-    assert mesh.connect(**origin).register(name="sensor", info={"pid": 31}).session.pid == 31
+    mesh.connect(**origin).register(name="sensor", info={"pid": 31})
+    (seen,) = mesh.router.snapshot(mesh.now).sessions
+    assert (seen.pid, seen.claimed_pid) == (0, 31)
+    assert mesh.notices(SessionOpened)[0].pid == 0
+    second = refused(mesh.connect(**origin), name="sensor")
+    assert "already by a peer over tcp that calls itself process 31" in second.text
+
+
+def test_a_peer_of_the_socket_is_known_by_the_kernel_whatever_it_claims(mesh: Mesh) -> None:
+    mesh.connect(pid=41).register(name="hello", info={"pid": 1})
+    (seen,) = mesh.router.snapshot(mesh.now).sessions
+    assert (seen.pid, seen.claimed_pid) == (41, 0)
 
 
 def test_a_pid_that_is_no_number_counts_as_unknown(mesh: Mesh) -> None:
     origin = {"transport": "tcp", "pid": 0, "group": 0, "uid": -1, "user": "sensor"}
-    assert mesh.connect(**origin).register(name="sensor", info={"pid": "31"}).session.pid == 0
+    assert mesh.connect(**origin).register(name="sensor", info={"pid": "31"}).session.claimed_pid == 0
 
 
 def test_a_peer_that_says_goodbye_is_gone_with_its_own_words(mesh: Mesh) -> None:
@@ -311,6 +323,38 @@ def test_the_transport_can_ask_whether_an_address_is_registered(mesh: Mesh) -> N
     assert mesh.router.knows(peer.address)
     peer.leave()
     assert not mesh.router.knows(peer.address)
+
+
+def test_what_is_said_to_a_peer_within_one_turn_stays_in_order(mesh: Mesh) -> None:
+    peer = mesh.connect()
+    frames = (
+        encode_frame(0, [p.Ping(1)]),
+        encode_frame(0, [peer.hello(nonce="")]),
+        encode_frame(0, [peer.hello()]),
+        encode_frame(0, [p.Ping(2)]),
+        encode_frame(0, [peer.hello()]),
+        encode_frame(0, [peer.hello(nonce="another")]),
+    )
+    for frame in frames:
+        mesh.router.receive(peer.address, frame, mesh.now, peer.origin)
+    mesh.deliver()
+    answers = [packet.code if isinstance(packet, p.Refused) else type(packet).__name__ for packet in peer.take()]
+    assert answers == [
+        "unknown_session",
+        "bad_packet",
+        "Registered",
+        "unknown_session",
+        "Registered",
+        "already_registered",
+    ]
+
+
+def test_the_end_of_a_session_is_told_before_the_beginning_of_the_next(mesh: Mesh) -> None:
+    peer = mesh.plugin("hello")
+    mesh.router.close(peer.number, "denied", "its key was taken away", mesh.now)
+    mesh.router.receive(peer.address, encode_frame(0, [peer.hello(name="hello")]), mesh.now, peer.origin)
+    mesh.deliver()
+    assert [type(packet) for packet in peer.take()] == [p.Goodbye, p.Registered]
 
 
 def test_good_behaviour_is_never_reported_as_bad(mesh: Mesh) -> None:

@@ -90,6 +90,28 @@ def test_a_withdrawn_service_takes_no_new_request_and_may_still_answer_old_ones(
     assert caller.only(p.Reply).ref == ref
 
 
+def test_what_still_runs_counts_when_a_withdrawn_service_is_offered_again(mesh: Mesh, caller: Peer) -> None:
+    callee = server(mesh, concurrency=1)
+    caller.call("server.x")
+    (running,) = callee.requests()
+    callee.withdraw("server.x")
+    callee.serve("server.x", concurrency=1)
+    caller.call("server.x")
+    assert callee.requests() == []
+    callee.reply(running)
+    assert len(callee.requests()) == 1
+
+
+def test_services_withdrawn_with_nothing_running_are_forgotten(mesh: Mesh, caller: Peer) -> None:
+    callee = mesh.plugin("server")
+    for number in range(100):
+        callee.serve(f"server.{number}")
+        caller.call(f"server.{number}")
+        callee.reply(callee.requests()[0])
+        callee.withdraw(f"server.{number}")
+    assert not callee.session.withdrawn
+
+
 def test_the_least_busy_instance_is_chosen(mesh: Mesh, caller: Peer) -> None:
     first, second, third = (server(mesh, instance) for instance in "abc")
     for _ in range(6):

@@ -135,6 +135,16 @@ def test_a_process_that_ended_and_was_not_killed_is_found() -> None:
     assert list(unexplained([gone], [], {2})) == []
 
 
+def test_what_was_started_by_hand_does_not_end_because_the_broker_does() -> None:
+    fall = Disturbance("end", "broker", 2 * SECOND, 3 * SECOND)
+    told = subscriber([1, 2], f"{2 * SECOND + 200} leave", f"{2 * SECOND + 300} exit 0", who="keen-b.2")
+    assert "and nobody had told it to" in next(unexplained([told], [fall], set()))
+    restart = Disturbance("restart", "keen-b.2", 2 * SECOND, 2 * SECOND + 400)
+    assert list(unexplained([told], [fall, restart], set())) == []
+    never_in = book("keen-b.2", f"{2 * SECOND} begin", f"{2 * SECOND + 1} exit 69")
+    assert list(unexplained([never_in], [fall], set())) == []
+
+
 def test_drops_are_what_is_missing_for_certain_and_at_most() -> None:
     sender = publisher(range(1, 6), who="loose-a.1")
     taker = book("old-a.2", f"{2 * SECOND} in 9 0", f"{5 * SECOND} event 0 loose-a.1 5")

@@ -10,7 +10,9 @@ from plugin_sdk import Bus, BusError, CallError, Plugin
 from plugin_sdk.testing import MemoryBroker, MemoryLink, Mesh
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import encode_frame, encode_payload
-from plugin_sdk.wire.limits import Limits
+from plugin_sdk.wire.limits import DEFAULT_LIMITS, Limits
+from plugin_sdk.wire.session import Side
+from tests.unit.sdk.coroutines import until
 
 
 def say(mesh: Mesh, bus: Bus, *packets: Any) -> None:
@@ -47,7 +49,19 @@ async def test_answers_that_nobody_waits_for_are_ignored(mesh: Mesh) -> None:
     say(mesh, bus, p.Credit(999, 5), p.Pong(7), p.Event([999], "a.b", payload))
     await mesh.settle()
     assert bus.is_open
-    assert bus._inlets.unclaimed == 1
+    assert bus.unclaimed == 1
+
+
+async def test_limits_of_a_broker_that_make_no_sense_are_not_used(mesh: Mesh) -> None:
+    bus = await mesh.client()
+    peer = bus._peer
+    for odd in ("many", -1, None, 1.5):
+        peer._session.reset()
+        peer._session.said(Side.PEER, p.Register)
+        limits = {"event_credit": odd, "frame_bytes": odd, "chunk_credit": odd}
+        mesh._links[bus].arrive(encode_frame(77, [p.Registered(1, 77, 5000, 4321, "test", limits)]))
+        await until(lambda: peer.number == 77)
+        assert (peer.window, peer.chunk_credit) == (4321, DEFAULT_LIMITS.chunk_credit)
 
 
 async def test_a_request_to_a_service_that_is_not_served_is_answered(mesh: Mesh) -> None:

@@ -133,7 +133,7 @@ async def test_two_plugins_of_one_name_are_refused_as_by_a_broker(mesh: Mesh) ->
     await mesh.start(Plugin("hello"))
     starting = asyncio.ensure_future(mesh.start(Plugin("hello")))
     await mesh.advance(5)
-    with pytest.raises(RegistrationError, match="plugin 'hello' is registered already by process"):
+    with pytest.raises(RegistrationError, match="plugin 'hello' is registered already by a peer over memory"):
         await starting
 
 

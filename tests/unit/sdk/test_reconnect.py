@@ -380,7 +380,8 @@ async def test_a_session_that_is_lost_while_it_is_restored_is_restored_once_more
     await bus.publish("a.b", 1)
     await mesh.settle()
     assert handled == [1, 1, 1]
-    assert len(mesh.snapshot().sessions[-1].subscriptions) == 3
+    sessions = {session.name: session for session in mesh.snapshot().sessions}
+    assert len(sessions["test"].subscriptions) == 3
 
 
 async def test_a_closed_bus_does_not_come_back(mesh: Mesh) -> None:

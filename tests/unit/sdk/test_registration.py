@@ -57,6 +57,18 @@ async def test_after_three_attempts_the_error_names_the_cause_of_each(mesh: Mesh
     assert may_help(caught.value)
 
 
+async def test_a_cause_that_every_attempt_met_is_told_once(mesh: Mesh) -> None:
+    await mesh.open()
+    cause = AttemptMayBeRepeated("unavailable", "nobody listens there")
+    registering = asyncio.ensure_future(register(Attempts(cause, cause, cause), "hello", "ipc:///x"))
+    await mesh.advance(3)
+    with pytest.raises(RegistrationError) as caught:
+        await registering
+    assert caught.value.text == (
+        "'hello' could not register at ipc:///x: 3 attempts: unavailable: nobody listens there"
+    )
+
+
 async def test_a_refusal_for_good_ends_it_at_once() -> None:
     attempts = Attempts(AttemptFailed("bad_token", "this key is unknown"))
     with pytest.raises(RegistrationError, match="attempt 1: bad_token: this key is unknown") as caught:

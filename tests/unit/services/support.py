@@ -2,22 +2,14 @@
 
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import yaml
 
-from plugin_sdk import CallError, Plugin
-from plugin_sdk.testing import Mesh
+from plugin_sdk import CallError
 
 SERVICES = Path(__file__).parents[3] / "services"
-P = TypeVar("P", bound=Plugin)
-
-
-async def start(m: Mesh, plugin: P, config: dict[str, Any] | None = None) -> P:
-    """Starts a plugin and returns it."""
-    await m.start(plugin, config)
-    return plugin
 
 
 async def refusal(call: Awaitable[object]) -> tuple[str, str]:

@@ -11,7 +11,7 @@ import pytest
 from plugin_sdk import Bus
 from plugin_sdk.testing import Mesh, mesh
 from services.database.database import Database
-from tests.unit.services.support import refusal, shipped_config, start
+from tests.unit.services.support import refusal, shipped_config
 
 ORDER = {"order_id": "A1", "user_id": "12345", "total": 9.5, "paid": True}
 
@@ -64,7 +64,8 @@ async def test_rows_without_a_number_get_one() -> None:
 async def test_rows_are_still_there_after_a_restart() -> None:
     async with mesh() as m:
         client = await m.client()
-        first = await start(m, Database("database"), shipped_config("database"))
+        first = Database("database")
+        await m.start(first, shipped_config("database"))
         await client.call("database.save", {"table": "orders", "row": ORDER})
         await m.stop(first)
         assert await rows(await begin(m)) == [ORDER]
@@ -254,7 +255,8 @@ async def test_a_table_that_lacks_a_column_is_named_at_the_start(tmp_path: Path)
 
 async def test_health_says_when_the_database_cannot_be_reached() -> None:
     async with mesh() as m:
-        plugin = await start(m, Database("database"))
+        plugin = Database("database")
+        await m.start(plugin)
         assert await m.command(plugin, "health") == {"ok": True}
         plugin._engine.dispose()
         shutil.rmtree(plugin.data_dir)

@@ -8,7 +8,7 @@ import pytest
 from plugin_sdk.testing import mesh
 from services.logger.logger import Logger
 from tests.unit.sdk.coroutines import until
-from tests.unit.services.support import refusal, start
+from tests.unit.services.support import refusal
 
 
 def logger() -> Logger:
@@ -28,7 +28,8 @@ def sizes(plugin: Logger) -> dict[str, int]:
 async def test_a_line_is_in_the_file_when_the_reply_comes() -> None:
     async with mesh() as m:
         client = await m.client()
-        plugin = await start(m, logger())
+        plugin = logger()
+        await m.start(plugin)
         request = {"level": "warning", "message": "slow", "logger": "shop", "fields": {"secs": 2.5, "order_id": "A1"}}
         assert await client.call("logger.write", request) is None
         assert lines(plugin) == ["WARNING shop: slow secs=2.5 order_id='A1'"]
@@ -39,7 +40,8 @@ async def test_a_line_is_in_the_file_when_the_reply_comes() -> None:
 async def test_published_lines_are_kept_with_the_name_from_their_subject() -> None:
     async with mesh() as m:
         client = await m.client()
-        plugin = await start(m, logger())
+        plugin = logger()
+        await m.start(plugin)
         await client.publish("log.shop.cart", {"message": "added", "level": "debug"})
         await client.publish("log.shop", "just a text")
         await until(lambda: len(lines(plugin)) == 2)
@@ -49,7 +51,7 @@ async def test_published_lines_are_kept_with_the_name_from_their_subject() -> No
 async def test_lines_also_go_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
     async with mesh() as m:
         client = await m.client()
-        await start(m, logger())
+        await m.start(logger())
         await client.call("logger.write", "hello")
         assert capfd.readouterr().err == "INFO -: hello\n"
 
@@ -57,7 +59,8 @@ async def test_lines_also_go_to_stderr(capfd: pytest.CaptureFixture[str]) -> Non
 async def test_a_message_cannot_pretend_to_be_two_lines() -> None:
     async with mesh() as m:
         client = await m.client()
-        plugin = await start(m, logger())
+        plugin = logger()
+        await m.start(plugin)
         for nasty in ("a\nb", "a\r\nb", "a\x1b[2Jb", "a\u2028b", "a\x85b", "a\0b"):
             await client.call("logger.write", {"message": nasty, "logger": "x\ny", "fields": {"k\n": "v\n"}})
         assert len(lines(plugin)) == 6
@@ -68,7 +71,8 @@ async def test_a_message_cannot_pretend_to_be_two_lines() -> None:
 async def test_a_long_line_is_cut_to_its_bound_in_bytes() -> None:
     async with mesh() as m:
         client = await m.client()
-        plugin = await start(m, logger(), {"max_line": 100})
+        plugin = logger()
+        await m.start(plugin, {"max_line": 100})
         await client.call("logger.write", "ü" * 1_000_000)
         (line,) = lines(plugin)
         assert len(line.encode()) <= 100
@@ -78,7 +82,8 @@ async def test_a_long_line_is_cut_to_its_bound_in_bytes() -> None:
 async def test_files_are_put_aside_when_full_and_the_oldest_removed() -> None:
     async with mesh() as m:
         client = await m.client()
-        plugin = await start(m, logger(), {"max_bytes": 4096, "backups": 2, "stderr": False})
+        plugin = logger()
+        await m.start(plugin, {"max_bytes": 4096, "backups": 2, "stderr": False})
         for number in range(300):
             await client.publish("log.test", f"line {number}")
         await until(lambda: bool(lines(plugin)) and lines(plugin)[-1].endswith(" 299"))
@@ -93,7 +98,8 @@ async def test_files_are_put_aside_when_full_and_the_oldest_removed() -> None:
 async def test_what_is_below_the_level_is_not_written() -> None:
     async with mesh() as m:
         client = await m.client()
-        plugin = await start(m, logger(), {"level": "warning"})
+        plugin = logger()
+        await m.start(plugin, {"level": "warning"})
         for level in ("debug", "info", "warning", "error", "critical"):
             await client.call("logger.write", {"message": "m", "level": level})
         assert [line.split()[0] for line in lines(plugin)] == ["WARNING", "ERROR", "CRITICAL"]
@@ -115,7 +121,8 @@ async def test_what_is_below_the_level_is_not_written() -> None:
 async def test_what_is_no_line_is_refused_by_name_and_the_next_one_is_written(body: Any, named: str) -> None:
     async with mesh() as m:
         client = await m.client()
-        plugin = await start(m, logger())
+        plugin = logger()
+        await m.start(plugin)
         code, text = await refusal(client.call("logger.write", body))
         assert (code, named in text) == ("bad_request", True)
         await client.call("logger.write", "next")
@@ -128,7 +135,8 @@ async def test_what_is_no_line_is_refused_by_name_and_the_next_one_is_written(bo
 async def test_an_event_that_is_no_line_is_kept_as_a_warning(data: Any) -> None:
     async with mesh() as m:
         client = await m.client()
-        plugin = await start(m, logger())
+        plugin = logger()
+        await m.start(plugin)
         await client.publish("log.shop", data)
         await client.publish("log.shop", "next")
         await until(lambda: len(lines(plugin)) == 2)
@@ -140,14 +148,15 @@ async def test_an_event_that_is_no_line_is_kept_as_a_warning(data: Any) -> None:
 async def test_a_tail_of_a_nonsense_length_is_refused(n: Any) -> None:
     async with mesh() as m:
         client = await m.client()
-        await start(m, logger())
+        await m.start(logger())
         assert (await refusal(client.call("logger.tail", {"n": n})))[0] == "bad_request"
 
 
 async def test_a_file_that_cannot_be_written_is_told_to_the_caller_and_heals(monkeypatch: pytest.MonkeyPatch) -> None:
     async with mesh() as m:
         client = await m.client()
-        plugin = await start(m, logger())
+        plugin = logger()
+        await m.start(plugin)
 
         def full(_: str) -> int:
             raise OSError(28, "No space left on device")

@@ -21,7 +21,7 @@ from services.notification.notification import Notification
 from services.users.users import Users
 from tests.unit.sdk.coroutines import until
 from tests.unit.services.certificate import self_signed
-from tests.unit.services.support import refusal, shipped_config, start
+from tests.unit.services.support import refusal, shipped_config
 
 WELCOME = {"user_id": "12345", "text": "Welcome, user 12345!"}
 FAST = {"wait_secs": 0.01}
@@ -101,7 +101,9 @@ def outbox(plugin: Notification) -> list[EmailMessage]:
 
 async def begin(m: Mesh, config: dict[str, Any]) -> Notification:
     await m.start(Users("users"), shipped_config("users"))
-    return await start(m, Notification("notification"), config)
+    plugin = Notification("notification")
+    await m.start(plugin, config)
+    return plugin
 
 
 async def outcome_of(m: Mesh, subject: str, data: Any) -> tuple[str, dict[str, Any]]:

@@ -17,7 +17,7 @@ from plugin_sdk.wire.codec import encode_payload
 from services.stdout import stdout
 from services.stdout.stdout import Paper, Stdout, render_json, render_pretty
 from tests.unit.sdk.coroutines import until
-from tests.unit.services.support import refusal, start
+from tests.unit.services.support import refusal
 
 NOON = datetime(2026, 5, 4, 12, 0, 0, 123_456, UTC)
 
@@ -163,7 +163,8 @@ async def test_the_number_of_events_passed_over_is_printed_when_the_reader_is_ba
 ) -> None:
     async with mesh() as m:
         client = await m.client()
-        plugin = await start(m, Stdout("stdout"), {"format": format_, "patience_secs": 0})
+        plugin = Stdout("stdout")
+        await m.start(plugin, {"format": format_, "patience_secs": 0})
         pipe.fill()
         for number in range(3):
             await client.publish("user.login", number)
@@ -177,7 +178,8 @@ async def test_the_number_of_events_passed_over_is_printed_when_the_reader_is_ba
 async def test_a_mesh_goes_on_while_nobody_reads_and_lines_come_again_with_the_reader(pipe: Pipe) -> None:
     async with mesh() as m:
         client = await m.client()
-        plugin = await start(m, Stdout("stdout"), {"patience_secs": 0.1})
+        plugin = Stdout("stdout")
+        await m.start(plugin, {"patience_secs": 0.1})
         async with asyncio.timeout(5):
             for number in range(5000):
                 await client.publish("flood.here", {"number": number, "padding": "x" * 500})
@@ -192,7 +194,8 @@ async def test_a_mesh_goes_on_while_nobody_reads_and_lines_come_again_with_the_r
 async def test_a_reader_that_is_gone_for_good_is_counted_as_failure_not_as_crash(pipe: Pipe) -> None:
     async with mesh() as m:
         client = await m.client()
-        plugin = await start(m, Stdout("stdout"))
+        plugin = Stdout("stdout")
+        await m.start(plugin)
         pipe.hang_up()
         await client.publish("user.login", 1)
         await until(lambda: plugin.stats()["events_failed"] == 1)

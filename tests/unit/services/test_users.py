@@ -8,7 +8,7 @@ import pytest
 
 from plugin_sdk.testing import mesh
 from services.users.users import Users
-from tests.unit.services.support import refusal, shipped_config, start
+from tests.unit.services.support import refusal, shipped_config
 
 ADA = {"user_id": "12345", "name": "Ada Lovelace", "email": "ada@example.org"}
 EMMY = {"user_id": "7", "name": "Emmy Noether", "email": "emmy@example.org"}
@@ -33,7 +33,8 @@ async def test_a_user_who_is_not_there_is_not_found() -> None:
 async def test_a_user_that_was_added_is_still_there_after_a_restart_and_not_overwritten() -> None:
     async with mesh() as m:
         client = await m.client()
-        first = await start(m, Users("users"))
+        first = Users("users")
+        await m.start(first)
         assert await client.call("users.add", EMMY) == EMMY
         await m.stop(first)
         await m.start(Users("users"), {"users": [EMMY | {"name": "Somebody else"}, ADA]})
@@ -130,7 +131,8 @@ async def test_a_bad_configuration_is_refused(config: dict[str, Any]) -> None:
 
 async def test_a_file_that_is_no_database_is_named() -> None:
     async with mesh() as m:
-        first = await start(m, Users("users"))
+        first = Users("users")
+        await m.start(first)
         await m.stop(first)
         (first.data_dir / "users.db").write_text("this is not a database, and long enough to be none")
         code, text = await refusal(m.start(Users("users")))
@@ -141,7 +143,8 @@ async def test_a_file_that_is_no_database_is_named() -> None:
 async def test_a_locked_file_is_waited_for() -> None:
     async with mesh() as m:
         client = await m.client()
-        plugin = await start(m, Users("users"))
+        plugin = Users("users")
+        await m.start(plugin)
         other = sqlite3.connect(plugin.data_dir / "users.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         adding = asyncio.create_task(client.call("users.add", EMMY))

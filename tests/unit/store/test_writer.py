@@ -2,9 +2,10 @@
 
 import threading
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import cast
 
+from broker.store.ageing import Ageing
 from broker.store.database import Database
 from broker.store.errors import Rejected, StoreDown
 from broker.store.handoff import Handoff
@@ -73,7 +74,8 @@ def prepared(*actions: str, attempts: int = 100) -> tuple[Handoff, Stopping, Hea
 
 
 def run(database: FakeDatabase, handoff: Handoff, health: Health) -> None:
-    Writer(cast(Database, database), "here", handoff, health, retry_secs=1.0).run()
+    never = Ageing(cast(Database, database), "here", timedelta(0), lambda: NOON)
+    Writer(cast(Database, database), "here", handoff, health, 1.0, never).run()
 
 
 def test_a_database_that_is_away_is_tried_with_growing_pauses_up_to_a_limit() -> None:

@@ -67,6 +67,17 @@ def test_an_unfinished_line_is_ended_before_the_note_of_what_was_dropped(tmp_pat
     assert lines_of(tmp_path / "hello.log")[-1] == "new"
 
 
+def test_what_was_dropped_last_is_noted_when_the_plugin_ends(tmp_path: Path) -> None:
+    writer = LogWriter(tmp_path, LogLimits(burst_bytes=10, bytes_per_sec=10))
+    log = writer.log_of("hello")
+    log.write(b"unfinished", 0.0)
+    log.write(b"the reason why\n", 0.0)
+    log.end_line()
+    log.end_line()
+    assert writer.close(5.0)
+    assert lines_of(tmp_path / "hello.log") == ["unfinished", "[15 bytes dropped: written faster than they are kept]"]
+
+
 def test_a_full_file_is_put_aside_and_only_so_many_are_kept(tmp_path: Path) -> None:
     limits = LogLimits(file_bytes=100, backups=2, burst_bytes=10_000)
     for number in range(9):

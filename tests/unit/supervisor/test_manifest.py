@@ -124,7 +124,6 @@ def test_an_empty_operators_file_changes_nothing(tmp_path: Path, write: Write) -
         ("config: {day: 2026-01-01}", "config.day is read as date: put it in quotes"),
         ("config: {a: {1: x}}", "config.a has a name that is not a text: put it in quotes"),
         ("config: {big: 99999999999999999999}", "config.big is a number of more than 64 bits: put it in quotes"),
-        ("config: &a {inner: *a}", "config is nested too deeply"),
         ("config: {far: .inf}", "config.far is not a finite number"),
         ("restart: sometimes", "restart: is 'sometimes'; expects always, on-failure or never"),
         ("timeouts: {start: 0}", "timeouts.start: is 0; expects a number of seconds above 0"),
@@ -157,6 +156,13 @@ def test_every_mistake_of_a_file_is_told_at_once(tmp_path: Path, write: Write) -
     assert lines[1].endswith('version: is missing; expects a version in quotes, such as "1.0"')
 
 
+# Nine times nine times nine …, in less than a kilobyte.
+BOMB = "\n".join(["a0: &a0 1", *(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]" for n in range(15))])
+MERGE_BOMB = "\n".join(
+    ["a0: &a0 {x: 1}", *(f"a{n + 1}: &a{n + 1} {{<<: [{', '.join([f'*a{n}'] * 9)}]}}" for n in range(15))]
+)
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -165,7 +171,11 @@ def test_every_mistake_of_a_file_is_told_at_once(tmp_path: Path, write: Write) -
         ("1: a\n", ":1: expects lines of the form 'name: value'"),
         ("name: a\nconfig:\n  x: 1\n  x: 2\n", ":4: config.x: is set twice, first in line 3; keep one"),
         ("name: \x00", ": is not YAML: "),
-        ("a: &a [*a, *a]\n", ":1: a: is not a field"),
+        ("a: &a [*a, *a]\n", ": its aliases stand for more than 100000 things; write out what is meant"),
+        (BOMB, ": its aliases stand for more than 100000 things"),
+        (MERGE_BOMB, ": its aliases stand for more than 100000 things"),
+        ("a: " + "[" * 100_000, ":1: is nested more than 100 levels deep"),
+        ("a:" + "\n- " * 3 + "{a: " * 100_000, ":4: is nested more than 100 levels deep"),
         ("a: !!python/object:os.system {}\n", ":1: is not YAML: could not determine a constructor"),
         ("", ": name: is missing; expects a name of letters"),
     ],

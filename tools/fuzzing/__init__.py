@@ -1,0 +1,1 @@
+"""Runs the targets of tests/fuzzing under a fuzzer that is led by coverage."""
