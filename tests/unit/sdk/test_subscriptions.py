@@ -182,6 +182,14 @@ async def test_no_event_is_lost_with_a_member_that_leaves_its_group(mesh: Mesh) 
     assert sorted(handled) == list(range(20))
 
 
+async def test_a_subscription_that_is_ended_twice_at_once_handles_what_is_on_its_way(mesh: Mesh) -> None:
+    publisher, bus, handled = await mesh.client(), await mesh.client(), []
+    subscription = await bus.subscribe("a.b", lambda event: handled.append(event.data))
+    await publish(publisher, *range(10))
+    await asyncio.gather(subscription.unsubscribe(), subscription.unsubscribe())
+    assert handled == list(range(10))
+
+
 async def test_a_handler_may_end_its_own_subscription(mesh: Mesh) -> None:
     bus, handled = await mesh.client(), []
 
