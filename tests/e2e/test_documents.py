@@ -92,29 +92,28 @@ def _welcomes(mesh: Mesh) -> None:
     assert json.loads(out)["data"] == {"user_id": "12345"}
 
 
-def test_the_client_of_the_readme_runs_as_it_is_written(mesh: Mesh) -> None:
+def test_the_client_of_the_readme_runs_as_it_is_written(mesh: Mesh, tmp_path: Path) -> None:
     snippet = fenced(README, "python")[1]
     head, _, body = snippet.partition("\n\n")
     code = f"import asyncio\n{head}\nasync def main():\n{textwrap.indent(body, '    ')}\nasyncio.run(main())\n"
     mesh.run("--demo")
     mesh.wait_for("hello")
-    with subprocess.Popen(
-        [sys.executable, "-u", "-c", code], env=mesh.environ, stdout=subprocess.PIPE, text=True
-    ) as client:
+    printed = tmp_path / "printed"
+    with (
+        printed.open("w") as stdout,
+        subprocess.Popen([sys.executable, "-u", "-c", code], env=mesh.environ, stdout=stdout) as client,
+    ):
         try:
-            assert client.stdout is not None
-            os.set_blocking(client.stdout.fileno(), False)
-            eventually(lambda: _heard(mesh, client), 15, "the client prints an event")
+            eventually(lambda: _heard(mesh, client, printed), 15, "the client prints an event")
         finally:
             client.kill()
 
 
-def _heard(mesh: Mesh, client: "subprocess.Popen[str]") -> bool:
+def _heard(mesh: Mesh, client: "subprocess.Popen[bytes]", printed: Path) -> bool:
     """Whether the client has printed what is published now, or before."""
     assert client.poll() is None
     mesh.cli("pub", "user.login", '{"user_id": "12345"}')
-    assert client.stdout is not None
-    return "user.login {'user_id': '12345'}" in (client.stdout.read() or "")
+    return "user.login {'user_id': '12345'}" in printed.read_text()
 
 
 def test_the_shell_commands_of_the_readme_run_as_they_are_written(mesh: Mesh, tmp_path: Path) -> None:
