@@ -30,7 +30,6 @@ from tools.disorder.guest import (
     PING,
     PUBLISH,
     REPLY,
-    REQUEST,
     SERVE,
     SUBSCRIBE,
     Guest,
@@ -252,7 +251,7 @@ def chunk_credit(ring: Ring) -> None:
         server.send([SERVE, 1, "gushing.all"])
         server.expect(OK, ref=1)
         caller.send([CALL, 1, "gushing.all", payload(), 10_000, {"stream": True}])
-        request = server.expect(REQUEST)[1]
+        request = server.asked("gushing.all")
         server.send(*([CHUNK, request, payload()] for _ in range(DEFAULT_LIMITS.chunk_credit + 1)))
         refused(caller, "limit", 1)
         server.expect(CANCEL, ref=request)
@@ -318,10 +317,7 @@ def pile_up(server: Guest, caller: Guest, service: str, total: int) -> None:
     number = total // REPLY_BYTES + QUEUED_FRAMES
     caller.send(*([CALL, ref, service, payload(), 60_000] for ref in range(1, number + 1)))
     for _ in range(number):
-        request = server.expect(REQUEST, CANCEL)
-        if request[0] == CANCEL:
-            break
-        server.send([REPLY, request[1], payload(bytes(REPLY_BYTES))])
+        server.send([REPLY, server.asked(service), payload(bytes(REPLY_BYTES))])
 
 
 def retained_subjects(ring: Ring) -> None:

@@ -93,6 +93,13 @@ class Guest:
                 return packet
         raise NoAnswer(f"no packet of kind {kinds} (ref {ref}) within {patience:g} s")
 
+    def asked(self, service: str) -> int:
+        """The number of the next request for this service; what the broker itself asks of plugins is passed over."""
+        while True:
+            _, number, wanted, *_ = self.expect(REQUEST)
+            if wanted == service:
+                return int(number)
+
     def listen(self, patience: float) -> Iterator[list[Any]]:
         """Every packet that comes until nothing has come for `patience` seconds."""
         while self._packets or self._socket.poll(round(patience * 1000)):
