@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from plugin_sdk import BusError, CallError, Event, Plugin, SubscribeOptions
 from tools.disorder.cast import MAX_PENDING, MEMBERS, SERVERS, Member
@@ -40,17 +39,16 @@ class Party(Plugin):
 
     async def start(self) -> None:
         """Subscribe and serve, then begin."""
-        works: list[Coroutine[Any, Any, None]] = [self._watch()]
-        match self.member.role:
-            case "publisher":
-                works.append(self._publish())
-            case "subscriber":
-                await self._subscribe()
-            case "server":
-                for handler in (self.echo, self.slow, self.fail, self.count):
-                    await self.bus.serve(f"{self.name}.{handler.__name__}", handler, concurrency=4)
-            case "caller":
-                works += [self._ask() for _ in range(CALLERS)]
+        if self.member.role == "subscriber":
+            await self._subscribe()
+        elif self.member.role == "server":
+            for handler in (self.echo, self.slow, self.fail, self.count):
+                await self.bus.serve(f"{self.name}.{handler.__name__}", handler, concurrency=4)
+        works = [self._watch()]
+        if self.member.role == "publisher":
+            works.append(self._publish())
+        elif self.member.role == "caller":
+            works += [self._ask() for _ in range(CALLERS)]
         self._works = [asyncio.create_task(work) for work in works]
 
     async def halt(self) -> None:
