@@ -140,6 +140,7 @@ class Supervisor:
                 await self._begin(each, order)
         await unit.settled.wait()
         if unit.state is not State.RUNNING:
+            self._refuse_when_closing()
             raise SupervisorError("failed", unit.error or f"plugin {name!r} is {unit.state}")
 
     async def stop(self, name: str) -> tuple[str, ...]:
