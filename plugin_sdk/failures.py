@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -15,20 +15,20 @@ from plugin_sdk.wire.limits import FRAME_TARGET
 LONGEST_TEXT = 4000  # characters of an error's text
 
 
+def is_answer(error: BaseException) -> TypeGuard[BusError]:
+    """Whether a handler raised this as its answer: nothing has gone wrong then, and nobody needs a traceback."""
+    return isinstance(error, BusError) and not isinstance(error, RequestFailed | ConnectionLost)
+
+
 def verdict(error: BaseException) -> tuple[str, str, Any]:
     """Code, text and details that answer the caller.
 
     A handler answers with a code of its own by raising BusError or CallError. What it met while it called others is
     not the answer: `unavailable` would say that this very service had not run.
     """
-    if isinstance(error, BusError) and is_meant(error):
+    if is_answer(error):
         return error.code, error.text, getattr(error, "details", None)
     return "failed", f"{type(error).__name__}: {error}", None
-
-
-def is_meant(error: BaseException) -> bool:
-    """Whether a handler raised this as its answer: nothing has gone wrong then, and nobody needs a traceback."""
-    return isinstance(error, BusError) and not isinstance(error, RequestFailed | ConnectionLost)
 
 
 def error_packet(number: int, code: str, text: str, details: Any) -> p.Error:

@@ -82,15 +82,17 @@ class Inlets(Generic[S]):
     async def remove(self, number: int, timeout: float = ACK_SECS) -> None:
         """End a subscription; one whose session is gone has ended."""
         self._in_force.discard(number)
-        if self._inlets.pop(number, None) is None or not self._peer.is_open:
-            return
-        ref = self._peer.calls.next_ref()
         try:
-            await self._peer.calls.ask(p.Unsubscribe(ref, number), ref, timeout)
+            if number in self._inlets and self._peer.is_open:
+                ref = self._peer.calls.next_ref()
+                await self._peer.calls.ask(p.Unsubscribe(ref, number), ref, timeout)
         except RequestFailed as error:
             # Whatever else the reason is, it is not in force any more.
             if error.code == "timeout":
                 raise
+        finally:
+            # Not before the broker has answered: what it has sent until then has gone to no other member of the group.
+            self._inlets.pop(number, None)
 
     def release(self, event: Event) -> None:
         """An event has been handled: its credit goes back, if its session still stands."""

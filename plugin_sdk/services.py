@@ -14,7 +14,7 @@ from msgspec import Raw
 from plugin_sdk.binding import CALLER, binder, wants_caller
 from plugin_sdk.calls import RequestFailed, is_undecided
 from plugin_sdk.events import decode_body
-from plugin_sdk.failures import error_packet, is_meant, verdict
+from plugin_sdk.failures import error_packet, is_answer, verdict
 from plugin_sdk.handlers import Handler, HandlerThreads, as_coroutine, time_limit
 from plugin_sdk.inlets import ACK_SECS
 from plugin_sdk.jobs import Job
@@ -262,7 +262,7 @@ class Service:
 
     def _failed(self, job: Job, error: BaseException) -> None:
         code, text, details = verdict(error)
-        if not is_meant(error) or error.__cause__ is not None:
+        if not is_answer(error) or error.__cause__ is not None:
             log.error(
                 "service %s failed on request %d %s: %s",
                 self.name,

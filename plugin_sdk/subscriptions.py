@@ -41,6 +41,7 @@ class Subscription:
         self._waiter: asyncio.Future[None] | None = None
         self._held: Event | None = None
         self._keep = _predicate(options.filter)
+        self._leaving = asyncio.Lock()
         self._ended = False
         self._error: BusError | None = None
         self.workers: Workers[Event] | None = None
@@ -72,13 +73,17 @@ class Subscription:
 
     async def unsubscribe(self) -> None:
         """End it: no more events arrive; what has arrived is handled first, except what an iterator did not take."""
-        number, self._number = self._number, 0
         try:
-            if number:
-                await self._inlets.remove(number)
+            # One after the other: events arrive until the broker has answered, also if this was asked for twice.
+            async with self._leaving:
+                number, self._number = self._number, 0
+                try:
+                    if number:
+                        await self._inlets.remove(number)
+                finally:
+                    self._stop(None)
         finally:
-            self._stop(None)
-            if self.workers is not None:
+            if self.workers is not None and self._ended:
                 await self.workers.finish()
             self._inlets.tally.close(self.stats)
 

@@ -76,6 +76,9 @@ class Admission:
         version = self._negotiate(packet)
         if origin.transport == "local":
             return version, Identity(packet.name, "local", operator=True)
+        if origin.chosen:
+            text = "the connection chose its routing id, and whoever takes it next would hear what is for this one"
+            raise Refusal("bad_packet", f"{text} (do not set ZMQ_ROUTING_ID)")
         if self.closed:
             raise Refusal("shutting_down", "the broker is shutting down and admits nobody")
         if packet.role not in ROLES:

@@ -316,6 +316,8 @@ class Router:
             self._remove(session, "replaced", "the process registered again over a new connection", now)
         holder = self._peers.holder(identity.name, register.instance, routed=identity.routed)
         if holder is not None:
+            # The transport tells that a peer is gone only when something is sent to it: the next attempt then succeeds.
+            holder.outbox.add(encode(p.Ping(0)))
             raise duplicate_name(holder)
 
     def _open(

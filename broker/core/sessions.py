@@ -17,7 +17,7 @@ class Origin:
     """What the transport, not the peer, says about where a frame came from.
 
     `pid`, `group` (process group) and `uid` are 0, 0 and -1 when the transport cannot know them; `user` is the name
-    that a CURVE key proved.
+    that a CURVE key proved; `chosen` says that the peer chose its address itself.
     """
 
     transport: str
@@ -25,6 +25,7 @@ class Origin:
     group: int = 0
     uid: int = -1
     user: str = ""
+    chosen: bool = False
 
 
 @dataclass(frozen=True, slots=True)

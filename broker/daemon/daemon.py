@@ -35,6 +35,7 @@ from broker.daemon.records import Records
 from broker.daemon.reload import Reloading, live_settings
 from broker.daemon.stopping import Rooms, Stopping
 from broker.edge.curve import new_pair
+from broker.edge.descriptors import raise_limit
 from broker.edge.selftest import unknown_key_is_refused
 from broker.edge.server import AddressUnusable, CurveServer, Edge
 from broker.home import CurvePair, Home, HomeError, HomeLock, prepare_socket
@@ -132,6 +133,7 @@ class Daemon:
         self._guard.attach(asyncio.get_running_loop(), self._on_stop_signal, self._on_hangup)
         self._home.prepare()
         self._lock.acquire()
+        raise_limit()
         self._read_keys()
         try:
             await self._read_grants()

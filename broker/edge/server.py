@@ -26,6 +26,7 @@ BATCH = 8  # frames drained before everything is flushed: receivers begin while 
 NOBLOCK, SNDMORE, POLLIN = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)
 SNDMORE_NOBLOCK, EVENTS, RCVMORE = SNDMORE | NOBLOCK, int(zmq.EVENTS), int(zmq.RCVMORE)
 LAST_WORDS = 1000  # turns after which a busy socket has certainly delivered what a peer that is gone had sent
+QUEUED_FRAMES = 128  # twice a window of events in frames of the usual size: so many are not on their way otherwise
 RETRY_SECS = 0.05  # a safety net: the edge-triggered descriptor should have told us earlier
 LINGER_SECS = 1.0
 
@@ -192,6 +193,9 @@ class Edge:
         # Twice the limit: a frame somewhat too large still gets an answer, a huge one ends the connection.
         socket.setsockopt(zmq.MAXMSGSIZE, 2 * self.router.limits.frame_bytes)
         socket.setsockopt(zmq.BACKLOG, 1024)
+        # What waits in ZeroMQ counts for no bound of ours: with its default of 1,000 frames it may be gigabytes.
+        socket.setsockopt(zmq.SNDHWM, QUEUED_FRAMES)
+        socket.setsockopt(zmq.RCVHWM, QUEUED_FRAMES)
         return socket
 
     def _bind(self, endpoint: str) -> None:
@@ -245,7 +249,7 @@ class Edge:
                 origin = None
             else:
                 part = recv(NOBLOCK, copy=False)
-                frame, origin = part.bytes, _origin(part)
+                frame, origin = part.bytes, _origin(part, peer)
             if getsockopt(RCVMORE):
                 frame = self._skip_rest()
             if origin is None:
@@ -337,14 +341,16 @@ class Edge:
         self._turn()
 
 
-def _origin(part: zmq.Frame) -> Origin:
+def _origin(part: zmq.Frame, peer: bytes) -> Origin:
     """Who is at the other end, by what libzmq knows: for ipc `localhost:uid:gid:pid` from SO_PEERCRED."""
+    # The ROUTER's own choice is a zero and a number that begins at random: nobody can guess that of another peer.
+    chosen = len(peer) != 5 or peer[0] != 0
     user = _metadata(part, "User-Id")
     fields = _metadata(part, "Peer-Address").split(":")
     if len(fields) == 4 and all(field.isdigit() for field in fields[1:]):
         uid, pid = int(fields[1]), int(fields[3])
-        return Origin("ipc", pid=pid, group=_group(pid), uid=uid)
-    return Origin("tcp", user=user)
+        return Origin("ipc", pid=pid, group=_group(pid), uid=uid, chosen=chosen)
+    return Origin("tcp", user=user, chosen=chosen)
 
 
 def _metadata(part: zmq.Frame, name: str) -> str:

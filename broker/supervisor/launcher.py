@@ -11,6 +11,7 @@ closed it waits for its guards, who have lost theirs too, and ends.
 
 import gc
 import os
+import resource
 import select
 import signal
 import socket
@@ -115,10 +116,11 @@ def be_guard(descriptors: list[int]) -> None:
 
 
 def main() -> None:
-    """Runs the launcher on the socket whose number is the last argument."""
-    descriptor = int(sys.argv[-1])
+    """Runs the launcher; its last arguments are how many descriptors plugins may have, and the number of its socket."""
+    limit, descriptor = map(int, sys.argv[-2:])
     os.closerange(3, descriptor)
     os.closerange(descriptor + 1, os.sysconf("SC_OPEN_MAX"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     channel = socket.socket(fileno=descriptor)
     channel.set_inheritable(False)
     # A terminal or systemd may signal all of the broker's processes; when to end is the broker's word alone. Blocked

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -170,6 +171,8 @@ class Spawner:
         self._children: set[Child] = set()
         self._channel: socket.socket | None = None
         self._launcher: subprocess.Popen[bytes] | None = None
+        # The broker is about to allow itself more, which is no good for programs that use select(2).
+        self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._unsent: deque[tuple[int, ...]] = deque()
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -187,7 +190,7 @@ class Spawner:
         with theirs, ExitStack() as undo:
             undo.callback(ours.close)
             self._launcher = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _PROGRAM, _ROOT, str(theirs.fileno())],
+                [sys.executable, "-I", "-S", "-c", _PROGRAM, _ROOT, str(self._descriptors), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),

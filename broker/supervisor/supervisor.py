@@ -186,6 +186,7 @@ class Supervisor:
                 await self._lives.begin(each, order)
         await unit.settled.wait()
         if unit.state is not State.RUNNING:
+            self._lives.refuse_when_closing()
             raise SupervisorError("failed", unit.error or f"plugin {name!r} is {unit.state}")
 
     async def stop(self, name: str) -> tuple[str, ...]:

@@ -55,6 +55,7 @@ class Origin:
     group: int = 0
     uid: int = -1
     user: str = ""
+    chosen: bool = False
 
 
 class RouterMissing(RuntimeError):

@@ -64,14 +64,15 @@ class Reader:
             self._process.spawn("living", self._iterate)
 
     async def stop(self) -> None:
-        """Unsubscribe; what has come before is still handled."""
-        if self._plan.iterate:
-            self.arrived.clear()
+        """Unsubscribe; what has come by then is still handled, except what an iterator did not take."""
         self.in_force, self.ending = False, True
         try:
             await self.subscription.unsubscribe()
         except BusError:
             return
+        finally:
+            if self._plan.iterate:
+                self.arrived.clear()
         if self.arrived and self._process.is_open:
             self._fault(f"ended without handling {list(self.arrived)}")
 

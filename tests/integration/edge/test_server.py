@@ -107,6 +107,34 @@ async def test_a_peer_that_vanished_is_given_up_when_the_next_word_cannot_reach_
         assert await edge.until(lambda: edge.router.session(session) is None, 5.0)
 
 
+async def test_a_peer_that_chose_its_routing_id_is_not_admitted() -> None:
+    async with serving() as (_, endpoint, _):
+        with zmq.Context() as context, context.socket(zmq.DEALER) as peer:
+            peer.linger, peer.rcvtimeo, peer.routing_id = 0, 5000, b"mine"
+            peer.connect(endpoint)
+            refused = await asyncio.to_thread(ask_as_plugin, peer, "chooser")
+            assert refused[:2] == [3, "bad_packet"]
+            assert "ZMQ_ROUTING_ID" in refused[2]
+
+
+async def test_the_name_of_a_plugin_that_vanished_is_free_at_the_second_attempt() -> None:
+    async with serving() as (edge, endpoint, _):
+        with dealer(endpoint) as first:
+            assert (await asyncio.to_thread(ask_as_plugin, first, "first"))[0] == 2
+        with dealer(endpoint) as second:
+            refused = await asyncio.to_thread(ask_as_plugin, second, "second")
+            assert refused[:2] == [3, "duplicate_name"]
+            assert await edge.until(lambda: edge.router.plugin_session("brief") is None, 5.0)
+            assert (await asyncio.to_thread(ask_as_plugin, second, "second"))[0] == 2
+
+
+def ask_as_plugin(peer: "zmq.Socket[bytes]", nonce: str) -> list[Any]:
+    """Try to register as one and the same plugin; returns the answer."""
+    peer.send(pack([0, [1, [1], "plugin", "brief", "1", "", nonce, KEY]]))
+    answer: list[Any] = unpack(peer.recv())[1]
+    return answer
+
+
 async def test_a_message_of_several_frames_is_garbage_and_the_sender_stays() -> None:
     async with serving() as (edge, endpoint, _):
         with dealer(endpoint) as peer:

@@ -9,7 +9,7 @@ import pytest
 from plugin_sdk import Bus
 from plugin_sdk.testing import mesh
 from services.database.database import Database
-from tests.mariadb import Server
+from tests.mariadb_server import Server
 from tests.unit.services.support import refusal, shipped_config
 
 pytestmark = pytest.mark.mariadb

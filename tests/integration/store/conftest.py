@@ -9,7 +9,8 @@ import pytest
 from broker.store import Store
 from broker.store.migrate import upgrade
 from tests.integration.store.support import BOUND_SECS
-from tests.mariadb import Server, mariadb, mariadb_url
+from tests.mariadb import mariadb, mariadb_url
+from tests.mariadb_server import Server
 
 __all__ = ["Server", "mariadb", "mariadb_url"]
 

@@ -11,7 +11,7 @@ from broker.store import StoreDown, Unusable
 from broker.store.migrate import upgrade
 from tests.integration.store.conftest import OpenStore, Server
 from tests.integration.store.support import describe, down, finished, land, statuses, wait_for
-from tests.mariadb import PASSWORD, USER
+from tests.mariadb_server import PASSWORD, USER
 
 
 @pytest.mark.parametrize(

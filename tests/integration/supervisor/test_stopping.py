@@ -258,6 +258,19 @@ def test_giving_up_on_a_stop_does_not_leave_it_half_done(tmp_path: Path) -> None
     play(tmp_path, scenario)
 
 
+def test_a_start_that_the_end_of_the_broker_overtakes_is_refused_for_that_reason(tmp_path: Path) -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.supervisor.start_all()
+        stage.add("hello", peer={"answers": {"start": "hang"}})
+        starting = asyncio.create_task(stage.supervisor.start("hello"))
+        await stage.reaches("hello", "starting")
+        await stage.supervisor.stop_all(PATIENCE)
+        with pytest.raises(SupervisorError, match="the broker is stopping"):
+            await starting
+
+    play(tmp_path, scenario)
+
+
 def test_nothing_is_started_any_more_once_all_is_being_stopped(tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         stage.add("hello", peer={"stays": True})

@@ -179,6 +179,13 @@ def test_a_second_plugin_of_a_name_is_refused_and_told_the_pid_of_the_first(mesh
     assert first.is_registered()
 
 
+def test_whoever_holds_a_name_that_another_one_wants_is_asked_whether_it_is_there(mesh: Mesh) -> None:
+    first = mesh.connect(pid=41).register(name="hello")
+    first.take()
+    refused(mesh.connect(pid=42), name="hello")
+    assert first.take() == [p.Ping(0)]
+
+
 def test_the_name_is_free_again_when_the_first_has_gone(mesh: Mesh) -> None:
     first = mesh.plugin("hello")
     first.leave()

@@ -66,6 +66,21 @@ async def test_a_type_error_inside_a_handler_is_its_failure_and_not_the_callers(
     assert (code, text.split(":")[0]) == ("failed", "TypeError")
 
 
+async def test_only_a_fault_of_the_handler_is_logged_with_its_traceback(
+    mesh: Mesh, plugin: Plugin, caplog: pytest.LogCaptureFixture
+) -> None:
+    @plugin.service("get")
+    async def get(user: str) -> None:
+        raise CallError("failed", f"there is no room for {user}") if user else LookupError("a fault")
+
+    bus = await mesh.client()
+    await mesh.start(plugin)
+    assert await outcome(bus.call("shop.get", "anna")) == ("failed", "there is no room for anna")
+    assert not caplog.records
+    assert await outcome(bus.call("shop.get", "")) == ("failed", "LookupError: a fault")
+    assert [str(record.exc_info and record.exc_info[1]) for record in caplog.records] == ["a fault"]
+
+
 async def test_a_handler_answers_with_a_code_text_and_details_of_its_own(mesh: Mesh, plugin: Plugin) -> None:
     @plugin.service("get")
     async def get(user: str) -> None:

@@ -168,6 +168,28 @@ async def test_one_member_of_a_group_gets_each_event(mesh: Mesh) -> None:
     assert {name for name, _ in got} == {"one", "two"}
 
 
+async def test_no_event_is_lost_with_a_member_that_leaves_its_group(mesh: Mesh) -> None:
+    publisher, handled = await mesh.client(), []
+    members = [
+        await (await mesh.client()).subscribe("a.b", lambda event: handled.append(event.data), group="g")
+        for _ in range(2)
+    ]
+    await publish(publisher, *range(10))
+    await asyncio.sleep(0)  # they are on their way
+    await members[0].unsubscribe()
+    await publish(publisher, *range(10, 20))
+    await mesh.settle()
+    assert sorted(handled) == list(range(20))
+
+
+async def test_a_subscription_that_is_ended_twice_at_once_handles_what_is_on_its_way(mesh: Mesh) -> None:
+    publisher, bus, handled = await mesh.client(), await mesh.client(), []
+    subscription = await bus.subscribe("a.b", lambda event: handled.append(event.data))
+    await publish(publisher, *range(10))
+    await asyncio.gather(subscription.unsubscribe(), subscription.unsubscribe())
+    assert handled == list(range(10))
+
+
 async def test_a_handler_may_end_its_own_subscription(mesh: Mesh) -> None:
     bus, handled = await mesh.client(), []
 
