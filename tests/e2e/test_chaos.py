@@ -4,6 +4,7 @@ import pytest
 
 from tests.mariadb_server import NoServer
 from tools.disorder.frozen import run_frozen
+from tools.disorder.lifecycle import run_lifecycle
 from tools.disorder.mesh import run_mesh
 
 
@@ -22,3 +23,10 @@ async def test_a_frozen_subscriber_slows_its_publisher_and_nobody_else_and_misse
     verdict = await run_frozen(3.0, before=2.0)
     assert not verdict.violations, str(verdict)
     assert verdict.received > 0
+
+
+@pytest.mark.timeout(180)
+async def test_status_database_and_process_table_agree_after_orders_at_random_and_upgrades_go_unnoticed() -> None:
+    story = await run_lifecycle(12.0, seed=3)
+    assert not story.violations, str(story)
+    assert story.calls > 0

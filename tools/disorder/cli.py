@@ -11,6 +11,7 @@ import click
 from tools.disorder.frozen import run_frozen
 from tools.disorder.home import Unsettled
 from tools.disorder.hostile import run_hostile
+from tools.disorder.lifecycle import run_lifecycle
 from tools.disorder.mesh import run_mesh
 
 
@@ -65,3 +66,17 @@ def hostile(cycles: int) -> None:
     findings = run_hostile(cycles)
     click.echo(findings)
     sys.exit(1 if findings.faults else 0)
+
+
+@main.command()
+@click.option("--seconds", type=click.FloatRange(min=2), default=120, show_default=True, help="Of orders.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Decides what is ordered.")
+def lifecycle(seconds: float, seed: int) -> None:
+    """Kill, stop, start, reload, disable and upgrade plugins at random, one of them under traffic.
+
+    Afterwards SQL, status and the process table must agree, nothing may be left of anybody, no call and no event of
+    the plugin under traffic may be lost, and the broker's memory must be flat.
+    """
+    story = asyncio.run(run_lifecycle(seconds, seed))
+    click.echo(story)
+    sys.exit(1 if story.violations else 0)

@@ -67,14 +67,14 @@ def run(folder: Path, good: int, bad: int, rate: float, progress: Callable[[str]
     write(home / "plugins" / NAME, "1.0")
     verdict = Verdict()
     began = time.monotonic()
-    with _broker(home, folder / "broker.log"), _traffic(home, rate) as traffic:
+    with _broker(home, folder / "broker.log"), traffic(home, rate) as process:
         asyncio.run(_upgrade_all(home, folder, good, bad, verdict, progress))
-        report = json.loads(traffic.communicate(timeout=SETTLE_SECS)[0])
+        report = json.loads(process.communicate(timeout=SETTLE_SECS)[0])
         verdict.begun, verdict.failures = report["begun"], report["failures"]
         verdict.versions, verdict.longest_secs = len(report["versions"]), report["longest_secs"]
-        handled = _handled(home, verdict.begun)
-    verdict.lost = len(set(range(verdict.begun)) - handled.keys())
-    verdict.doubled = sum(number > 1 for number in handled.values())
+        events = handled(home, verdict.begun)
+    verdict.lost = len(set(range(verdict.begun)) - events.keys())
+    verdict.doubled = sum(number > 1 for number in events.values())
     verdict.secs = time.monotonic() - began
     return verdict
 
@@ -107,14 +107,14 @@ async def _upgrade(bus: Any, folder: Path) -> str:
     return ""
 
 
-def _handled(home: Path, begun: int) -> Counter[int]:
+def handled(home: Path, begun: int) -> Counter[int]:
     """How often each event was handled, once all are or nothing more comes."""
     ledger = home / "data" / NAME / "handled"
     deadline = time.monotonic() + SETTLE_SECS
     while True:
-        handled = Counter(int(line) for line in ledger.read_text().splitlines())
-        if len(handled) >= begun or time.monotonic() > deadline:
-            return handled
+        found = Counter(int(line) for line in ledger.read_text().splitlines())
+        if len(found) >= begun or time.monotonic() > deadline:
+            return found
         time.sleep(0.1)
 
 
@@ -133,7 +133,8 @@ def _broker(home: Path, log: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _traffic(home: Path, rate: float) -> "Iterator[subprocess.Popen[str]]":
+def traffic(home: Path, rate: float) -> "Iterator[subprocess.Popen[str]]":
+    """Calls and publishes at a rate until the standard input of the process is closed; then it prints its report."""
     key = home / "keys" / "client.key"
     deadline = time.monotonic() + START_SECS
     while not ((home / "run" / "broker.sock").exists() and key.exists()):
