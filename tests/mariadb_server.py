@@ -118,7 +118,8 @@ class Server:
 
     def _make_system_tables(self, share: Path) -> None:
         # What mariadb-install-db does, without the program: it is not in the package with the server.
-        (self.folder / "data").mkdir()
+        for name in ("data", "tmp"):
+            (self.folder / name).mkdir()
         script = "CREATE DATABASE mysql;\nUSE mysql;\nSET @auth_root_socket = NULL;\n"
         for pattern in _SYSTEM_TABLES:
             script += next(iter(sorted(share.glob(pattern)))).read_text(encoding="utf-8")
@@ -128,7 +129,9 @@ class Server:
         assert made.returncode == 0, made.stderr.decode()
 
     def _command(self, *options: str) -> list[str]:
-        common = ["--no-defaults", f"--datadir={self.folder}/data", "--innodb-log-file-size=8M"]
+        # A server that starts removes the temporary tables of all others in the same folder.
+        folders = (f"--datadir={self.folder}/data", f"--tmpdir={self.folder}/tmp")
+        common = ["--no-defaults", *folders, "--innodb-log-file-size=8M"]
         if os.geteuid() == 0:
             # The server refuses to run as root unless told so.
             common.append("--user=root")
