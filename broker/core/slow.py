@@ -115,13 +115,15 @@ class SlowConsumers:
             if tell or not strain.told:
                 del self._strains[lane]
             return "gone" if tell and strain.told else ""
-        if strain.told and now - strain.seen >= CALM_SECS and tell:
+        # Without subscriptions it is behind with nothing; a new one of the same kind is another one that may be slow.
+        retired = strain.session.lanes.get((lane.policy, lane.max_events)) is not lane
+        if strain.told and (retired or now - strain.seen >= CALM_SECS) and tell:
             return "recovered"
-        if slow and tell and not strain.told:
+        if slow and tell and not (strain.told or retired):
             strain.told = True
             self.count += 1
             return "slow"
-        if not (strain.told or slow or lane.lagging):
+        if not strain.told and (retired or not (slow or lane.lagging)):
             del self._strains[lane]
         return ""
 

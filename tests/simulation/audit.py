@@ -145,9 +145,10 @@ class Audit:
         account = self.accounts[session.number]
         # It was open for what stood before in the frame that ends it.
         self._closing.append(account)
-        for interest in account.interests.values():
+        for each in session.subscriptions.values():
             # What makes such a lane overflow is not in it any more, and was counted for all sessions together only.
-            self.members_ended_for_slowness |= bool(interest.group) and interest.record.lane.policy == DISCONNECT
+            # Those that the account does not know yet were made by the very frame that ends the session.
+            self.members_ended_for_slowness |= each.group is not None and each.lane.policy == DISCONNECT
         for lane in session.lanes.values():
             for held in lane.waiting:
                 self._lose((each.group for each in held.target.subscriptions), held.payload)

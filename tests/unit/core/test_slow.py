@@ -94,6 +94,23 @@ def test_a_reader_that_only_sets_the_pace_is_not_told_of(mesh: Mesh, publisher: 
     assert pass_time(mesh, 2 * SLOW_SECS) == []
 
 
+def test_a_slow_subscription_that_ends_is_over_before_the_next_one_of_its_kind_is_slow(
+    mesh: Mesh, publisher: Peer
+) -> None:
+    reader = mesh.client("reader")
+    first = reader.subscribe("a", overflow="drop_newest", max_pending=1)
+    reader.spend_credit()
+    publish(publisher, 3)
+    assert pass_time(mesh, 2 * LOOK_SECS) == [("reader", "slow")]
+    reader.grant(10 * UNIT)
+    reader.unsubscribe(first)
+    reader.subscribe("a", overflow="drop_newest", max_pending=1)
+    reader.spend_credit()
+    publish(publisher, 3)
+    assert pass_time(mesh, 2 * LOOK_SECS) == [("reader", "recovered"), ("reader", "slow")]
+    assert len(slow(mesh)) == 1
+
+
 def test_a_slow_reader_that_leaves_is_told_of_as_gone(mesh: Mesh, publisher: Peer) -> None:
     reader = slow_reader(mesh)
     publish(publisher, 5)
