@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 # So many traces a second a process begins at most when it is to choose: a flood of events must not become one of spans,
 # which cost twenty times as much, and of which some would be dropped in the end, leaving trees with holes.
-RATE = 100
+RATE = 50
 
 _SPACE = 2**64
 

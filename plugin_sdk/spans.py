@@ -43,13 +43,13 @@ class Spans:
         """The headers for something said in a trace that is not recorded; None when a span must be begun for it."""
         if (headers and c.read_traceparent(headers.get(c.TRACEPARENT))) or (get_current() and _present()):
             return None
-        hand = unrecorded()
+        hand, heads, parent = unrecorded() if Hand.exist else None, self.heads, None
         if hand is not None:
             parent = hand.parent
-        elif self.heads is None or self.heads.begin():
+        elif heads is None or heads.begin():
             return None
-        else:
-            parent = None if self.peer.traces else self.heads.unrecorded_parent()
+        elif not self.peer.traces:
+            parent = heads.unrecorded_parent()
         if parent is None:
             return headers or _NO_HEADERS
         return {**headers, c.TRACEPARENT: parent} if headers else {c.TRACEPARENT: parent}

@@ -31,6 +31,7 @@ from plugin_sdk.wire.errors import BusError
 from plugin_sdk.wire.subjects import check_subject
 from plugin_sdk.workers import Workers
 
+Content = tuple[Headers, bytes]
 _ENVIRONMENT = (c.TRACEPARENT, c.TRACESTATE, c.BAGGAGE)
 
 
@@ -260,21 +261,30 @@ class _TracedSubscription(Subscription):
 class _TracedService(Service):
     def __init__(self, servers: Servers, name: str, handler: Handler, options: ServiceOptions, spans: Spans) -> None:
         self._spans = spans
-        self._hands = _Hands()
+        self._peer, self._quiet = spans.peer, spans.heads is not None
+        self._hands, self._hand = _Hands(), Hand(None, {})
         super().__init__(servers, name, handler, options)
 
-    def _handle(self, job: Job) -> Coroutine[Any, Any, int]:
+    def _handle(self, job: Job, content: Content | None = None) -> Coroutine[Any, Any, int]:
         try:
-            headers, _ = decode_payload(job.payload)
+            content = decode_payload(job.payload)
         except BusError:
-            headers = {}
-        given = self._spans.taken_up(self._hands.find(self.workers), job, headers)
-        return Service._handle(self, job) if given is None else self._serve(job, given)
+            # The caller is told so by the service.
+            return Service._handle(self, job)
+        hand = self._hand
+        if hand.task is not self.workers.task:
+            hand = self._hand = self._hands.find(self.workers)
+        if not content[0] and self._quiet and self._peer.traces:
+            # Nearly all of them, with nearly nothing to do: this is Spans.taken_up, written out.
+            hand.work, hand.parent = job, None
+            return Service._handle(self, job, content)
+        given = self._spans.taken_up(hand, job, content[0])
+        return Service._handle(self, job, content) if given is None else self._serve(job, content, given)
 
-    async def _serve(self, job: Job, given: Headers) -> int:
+    async def _serve(self, job: Job, content: Content, given: Headers) -> int:
         attributes = c.calling(self.name)
         with self._spans.hearing(self.name, SpanKind.SERVER, attributes, context_of(given)) as span:
-            handled = await Service._handle(self, job)
+            handled = await Service._handle(self, job, content)
             if job.cancelled:
                 note(span, asyncio.CancelledError())
             return handled
