@@ -104,6 +104,20 @@ def test_a_client_that_only_knows_traceparent_joins(traced: Mesh, receiver: Rece
     check_login(roots["process user.login", "hello"], spans)
 
 
+def test_a_client_in_javascript_that_only_knows_traceparent_joins(traced: Mesh, receiver: Receiver) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    start_demo(traced)
+    script = [node, "tools/tracing/stranger.mjs", str(traced.home), "user.login", LOGIN]
+    subprocess.run([*script, f"00-{PARENT[0]}-{PARENT[1]}-01"], check=True, timeout=20)
+    receiver.wait(lambda spans: any(map(served, spans)), 10)
+    assert traced.stop() == 0, traced.text()
+    spans = [span for span in receiver.spans() if span.trace_id == PARENT[0]]
+    roots = {(span.name, span.service): span for span in spans if span.parent_id == PARENT[1]}
+    check_login(roots["process user.login", "hello"], spans)
+
+
 def publish_as_a_stranger(home: Path, traceparent: str) -> None:
     """Publish a login with pyzmq and msgpack alone, by docs/PROTOCOL.md."""
     register, registered, publish = 1, 2, 12
