@@ -34,7 +34,11 @@ class Event:
     @property
     def headers(self) -> dict[str, str]:
         """Headers as sent; raises RemoteProtocolError when the sender broke the format."""
-        return self._decoded()[0]
+        # Written out, as tracing looks at it in every event.
+        content = self._content
+        if content is None:
+            content = self._content = decode_payload(self._payload)
+        return content[0]
 
     @property
     def body(self) -> bytes:

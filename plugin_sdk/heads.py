@@ -1,69 +1,143 @@
 """The decision whether a trace is recorded, taken where it begins and kept wherever it leads.
 
 Most traces are not recorded. To find that out by the OpenTelemetry API costs several times what an event costs, so with
-the usual samplers it is decided here, on a trace id as they do, and what is not recorded carries a `traceparent` that
-says so from hop to hop.
+the usual samplers it is decided here. Under a broker that records traces itself, what is not recorded carries nothing:
+whoever hears it knows that it was decided already. Under any other it carries a `traceparent` that says so.
 """
 
 from __future__ import annotations
 
-import os
+import asyncio
+import math
+import random
+from collections.abc import Mapping
 from contextvars import ContextVar
+from time import monotonic
+from typing import Any, ClassVar
+
+# So many traces a second a process begins at most when it is to choose: a flood of events must not become one of spans,
+# which cost twenty times as much, and of which some would be dropped in the end, leaving trees with holes.
+RATE = 50
+
+_SPACE = 2**64
 
 
-class Unrecorded:
-    """Work for a trace that is not recorded; `parent` is its traceparent, None once the work is done.
+class Hand:
+    """A worker, and what it works on while that is not recorded.
 
-    Tasks that were begun meanwhile and go on do so on their own account.
+    Args:
+        task: the worker's.
+        running: the items in hand of all workers, by task.
     """
 
-    __slots__ = ("parent",)
+    __slots__ = ("_running", "parent", "task", "work")
+    # Whether this process has any: where nothing is heard, nobody need look for one.
+    exist: ClassVar[bool] = False
 
-    def __init__(self, parent: str) -> None:
-        self.parent: str | None = parent
+    def __init__(self, task: asyncio.Task[Any] | None, running: Mapping[object, object]) -> None:
+        self.task = task
+        self.work: object = None
+        # The traceparent that said so, None when it was said by silence.
+        self.parent: str | None = None
+        self._running = running
+
+    def is_mine(self) -> bool:
+        """Whether what this task does is part of the work."""
+        work = self.work
+        if work is None or self.task not in self._running:
+            return False
+        if _current_task() in (self.task, None):
+            return True
+        # A task that was begun meanwhile goes on on its own account when the work is over.
+        first = _taken_part.get()
+        if first is None:
+            _taken_part.set(work)
+        return first is None or first is work
 
 
-# What this task works for, if that is not recorded.
-unrecorded: ContextVar[Unrecorded | None] = ContextVar("plugmesh_unrecorded", default=None)
+# The worker in whose context this is, if it has had anything that is not recorded.
+at_hand: ContextVar[Hand | None] = ContextVar("plugmesh_at_hand", default=None)
+_taken_part: ContextVar[object] = ContextVar("plugmesh_taken_part", default=None)
 # Set while a span is begun of which is known already that it must be recorded.
 chosen: ContextVar[bool] = ContextVar("plugmesh_chosen", default=False)
 
-_DIGITS = 48  # of a trace id and a span id
-_STOCK = 64
+
+def unrecorded() -> Hand | None:
+    """The worker that this is part of, if what it works on is not recorded."""
+    hand = at_hand.get()
+    return hand if hand is not None and hand.is_mine() else None
 
 
-def unrecorded_parent() -> str | None:
-    """The traceparent of the trace that this task works for, if that is not recorded."""
-    mark = unrecorded.get()
-    return None if mark is None else mark.parent
+def _current_task() -> object:
+    """None in a thread, which works for nobody else than the worker that waits for it."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
 
 
 class Heads:
     """Begins traces.
 
     Args:
-        ratio: how many of them are recorded, 0 to 1, judged by the lower half of the trace id as OpenTelemetry's
-            TraceIdRatioBased does.
+        ratio: how many of them are recorded, 0 to 1. Below 1 there are never more than RATE a second.
+        obedient: what a sender says that it does not record is not recorded here either.
     """
 
-    def __init__(self, ratio: float) -> None:
-        self._bound = f"{min(round(ratio * 2**64), 2**64 - 1):016x}"
-        self._always = ratio >= 1
-        self._stock: list[str | None] = []
+    def __init__(self, ratio: float, *, obedient: bool = True) -> None:
+        self.obedient = obedient
+        self._ratio = ratio
+        # As OpenTelemetry's TraceIdRatioBased judges the lower half of a trace id.
+        self._bound = min(round(ratio * _SPACE), _SPACE - 1)
+        self._tokens = float(RATE)
+        self._filled = monotonic()
+        self.left = self._gap()
 
-    def begin(self) -> str | None:
-        """None for a trace that is to be recorded, else the traceparent of one that is not."""
-        try:
-            return self._stock.pop()
-        except IndexError:
-            # Many at a time: a call for random bytes costs more than what is made of them.
-            made = self._make(os.urandom(_STOCK * _DIGITS // 2).hex())
-            self._stock += made[1:]
-            return made[0]
+    def begin(self) -> bool:
+        """Whether the next trace is to be recorded."""
+        if self.left >= 1:
+            self.left -= 1
+            return False
+        self.left = self._gap()
+        return self._affordable()
 
-    def _make(self, digits: str) -> list[str | None]:
-        if self._always:
-            return [None] * _STOCK
-        each = [digits[at : at + _DIGITS] for at in range(0, len(digits), _DIGITS)]
-        # Digits of equal number compare as the numbers do.
-        return [None if ids[16:32] < self._bound else f"00-{ids[:32]}-{ids[32:]}-00" for ids in each]
+    def among(self, number: int) -> list[int]:
+        """Which of the next so many traces are to be recorded, by their position."""
+        found: list[int] = []
+        while self.left < number:
+            at = self.left
+            self.left = at + 1 + self._gap()
+            if self._affordable():
+                found.append(int(at))
+        self.left -= number
+        return found
+
+    def trace_id(self) -> int:
+        """For a trace that is recorded: one for which every TraceIdRatioBased of this ratio decides the same."""
+        # At a ratio of 0 only what somebody else has recorded is, and may need a trace of its own.
+        bound = self._bound or _SPACE
+        return random.getrandbits(64) << 64 | min(int(random.random() * bound), bound - 1)
+
+    def unrecorded_parent(self) -> str:
+        """A traceparent for a trace that is not recorded."""
+        low = min(self._bound + int(random.random() * (_SPACE - self._bound)), _SPACE - 1)
+        return f"00-{random.getrandbits(64):016x}{low:016x}-{random.getrandbits(63) + 1:016x}-00"
+
+    def _gap(self) -> float:
+        """How many are not recorded before the next one that is: a draw for each would cost more than an event may."""
+        if self._ratio >= 1:
+            return 0.0
+        if self._ratio <= 0:
+            return math.inf
+        return math.floor(math.log(1.0 - random.random()) / math.log1p(-self._ratio))
+
+    def _affordable(self) -> bool:
+        if self._ratio >= 1:
+            return True
+        now = monotonic()
+        self._tokens = min(self._tokens + (now - self._filled) * RATE, RATE)
+        self._filled = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True

@@ -76,6 +76,7 @@ class Peer:
         self.chunk_credit = DEFAULT_LIMITS.chunk_credit
         self.max_payload = DEFAULT_LIMITS.frame_bytes - _ENVELOPE
         self.permissions: dict[str, list[str]] = {}
+        self.traces = False
         self.handlers: dict[type[Struct], Callable[[Any], None]] = {
             p.Reply: self.calls.on_reply,
             p.Chunk: self.calls.on_chunk,
@@ -234,6 +235,7 @@ class Peer:
         self.chunk_credit = _limit(packet, "chunk_credit", DEFAULT_LIMITS.chunk_credit)
         self.max_payload = frame_bytes - _ENVELOPE
         self.permissions = packet.permissions
+        self.traces = packet.limits.get("traces") is True
         # What the broker has bundled for us may exceed what it takes itself.
         self._limits = Limits(frame_bytes=2 * frame_bytes)
         self._keeper.beat = max(packet.heartbeat_ms, 1) / 1000

@@ -221,12 +221,12 @@ class Service:
         self.workers: Workers[Job] = Workers(self._handle, self._failed, options.concurrency, f"service {name}")
         self.stats = self.workers.stats
 
-    async def _handle(self, job: Job) -> int:
+    async def _handle(self, job: Job, content: tuple[dict[str, str], bytes] | None = None) -> int:
         if not job.wanted:
             return 0
         job.task = task = self.workers.task
         try:
-            job.headers, body = decode_payload(job.payload)
+            job.headers, body = content or decode_payload(job.payload)
             args, named = self._bind(decode_body(body, self._what))
             if self.wants_caller:
                 named = {**named, CALLER: job.caller or {}}

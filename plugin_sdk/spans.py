@@ -12,12 +12,16 @@ from opentelemetry import propagate, trace
 from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
 
-from plugin_sdk.heads import Heads, Unrecorded, chosen, unrecorded, unrecorded_parent
+from plugin_sdk.heads import Hand, Heads, chosen, unrecorded
+from plugin_sdk.peer import Peer
 from plugin_sdk.wire import conventions as c
 from plugin_sdk.wire.errors import BusError
 
 # A traceparent of version 00, and the flags of a trace that is not recorded. This much is looked at in every event.
 _LENGTH, _NOT_RECORDED = 55, ("-00", "-02")
+
+_NO_HEADERS: dict[str, str] = {}
+_UNASKED = Heads(0.0)
 
 Headers = dict[str, str]
 
@@ -26,32 +30,63 @@ class Spans:
     """Begins spans, and says of which work there is none.
 
     Args:
+        peer: the session.
         heads: decides about new traces; None when every decision is the OpenTelemetry SDK's.
     """
 
-    def __init__(self, heads: Heads | None) -> None:
-        self._heads = heads
+    def __init__(self, peer: Peer, heads: Heads | None) -> None:
+        self.peer = peer
+        self.heads = heads
         self._tracer = trace.get_tracer("plugmesh")
 
     def passed_on(self, headers: Headers | None) -> Headers | None:
         """The headers for something said in a trace that is not recorded; None when a span must be begun for it."""
-        heads = self._heads
-        if heads is None or _present() or (headers is not None and c.read_traceparent(headers.get(c.TRACEPARENT))):
+        if (headers and c.read_traceparent(headers.get(c.TRACEPARENT))) or (get_current() and _present()):
             return None
-        parent = unrecorded_parent() or heads.begin()
+        hand, heads, parent = unrecorded() if Hand.exist else None, self.heads, None
+        if hand is not None:
+            parent = hand.parent
+        elif heads is None or heads.begin():
+            return None
+        elif not self.peer.traces:
+            parent = heads.unrecorded_parent()
         if parent is None:
-            return None
+            return headers or _NO_HEADERS
         return {**headers, c.TRACEPARENT: parent} if headers else {c.TRACEPARENT: parent}
 
-    def taken_up(self, headers: Headers) -> Unrecorded | None:
-        """Begin with something heard: None when a span must be begun for it, else the mark to clear at its end."""
-        if get_current():
-            # Workers begin in whatever context a frame was read in, which is nobody's.
-            attach(Context())
-        parent = None if self._heads is None else _unrecorded_parent(self._heads, headers)
-        mark = None if parent is None else Unrecorded(parent)
-        unrecorded.set(mark)
-        return mark
+    def taken_up(self, hand: Hand, work: object, headers: Headers) -> Headers | None:
+        """Begin with something heard: the headers to begin a span with, None when there is to be none.
+
+        Args:
+            hand: the worker.
+            work: what it has begun with.
+            headers: what was sent with it.
+        """
+        hand.work = hand.parent = None
+        parent = headers.get(c.TRACEPARENT)
+        quick = parent is not None and len(parent) == _LENGTH and parent[:3] == "00-" and parent[-3:] in _NOT_RECORDED
+        if not quick and c.read_traceparent(parent) is None:
+            return self._begun(hand, work, headers)
+        heads = self.heads
+        # What else is carried has to be carried on, which takes a context.
+        if not quick or heads is None or not heads.obedient or c.BAGGAGE in headers or c.TRACESTATE in headers:
+            return headers
+        hand.work, hand.parent = work, parent
+        return None
+
+    def _begun(self, hand: Hand, work: object, headers: Headers) -> Headers | None:
+        """Whoever sent it said nothing of a trace."""
+        heads = self.heads
+        if self.peer.traces:
+            if heads is None:
+                # It was decided already, which a sampler of the program's own has to be told.
+                return {**headers, c.TRACEPARENT: _UNASKED.unrecorded_parent()}
+        elif heads is None or heads.begin():
+            return headers
+        else:
+            hand.parent = heads.unrecorded_parent()
+        hand.work = work
+        return headers if c.BAGGAGE in headers else None
 
     def begin(
         self,
@@ -71,8 +106,9 @@ class Spans:
             links: what else led to it.
         """
         context = _present() if context is None else context
-        # Without a context, passed_on() or taken_up() has found that it must be recorded.
-        token = chosen.set(self._heads is not None and not context)
+        # For a root, passed_on() or taken_up() has found that it must be recorded.
+        root = not trace.get_current_span(context).get_span_context().is_valid
+        token = chosen.set(self.heads is not None and root and unrecorded() is None)
         try:
             return self._tracer.start_span(name, context, kind, attributes, links)
         finally:
@@ -116,16 +152,6 @@ class Spans:
         finally:
             detach(token)
             span.end()
-
-
-def _unrecorded_parent(heads: Heads, headers: Headers) -> str | None:
-    parent = headers.get(c.TRACEPARENT)
-    if parent is None:
-        return heads.begin()
-    if len(parent) == _LENGTH and parent[:3] == "00-" and parent[-3:] in _NOT_RECORDED:
-        # What else it carries has to be carried on, which takes a context.
-        return None if c.BAGGAGE in headers or c.TRACESTATE in headers else parent
-    return None if c.read_traceparent(parent) else heads.begin()
 
 
 def _present() -> Context:
@@ -176,7 +202,8 @@ def current_ids() -> tuple[str, str] | None:
     context: SpanContext = trace.get_current_span().get_span_context()
     if context.is_valid:
         return trace.format_trace_id(context.trace_id), trace.format_span_id(context.span_id)
-    parent = c.read_traceparent(unrecorded_parent())
+    hand = unrecorded()
+    parent = c.read_traceparent(hand.parent) if hand else None
     return (parent.trace_id, parent.span_id) if parent else None
 
 

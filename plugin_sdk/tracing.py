@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Awaitable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import ExitStack, aclosing, suppress
-from typing import Any, TypeVar
+from typing import Any
 
-from opentelemetry.context import Context
+from opentelemetry.context import Context, attach, get_current
 from opentelemetry.trace import SpanKind
 
 from plugin_sdk.client import DEFAULT_TIMEOUT, Bus, options_of
 from plugin_sdk.events import Event
 from plugin_sdk.handlers import THREADS, Handler
-from plugin_sdk.heads import Heads, Unrecorded
+from plugin_sdk.heads import Hand, Heads, at_hand
 from plugin_sdk.inlets import Inlets
 from plugin_sdk.jobs import Job
 from plugin_sdk.options import ServiceOptions, SubscribeOptions
@@ -31,8 +31,30 @@ from plugin_sdk.wire.errors import BusError
 from plugin_sdk.wire.subjects import check_subject
 from plugin_sdk.workers import Workers
 
-T = TypeVar("T")
+Content = tuple[Headers, bytes]
 _ENVIRONMENT = (c.TRACEPARENT, c.TRACESTATE, c.BAGGAGE)
+
+
+class _Hands:
+    """The workers of one subscription or service."""
+
+    def __init__(self) -> None:
+        self._all: dict[object, Hand] = {}
+
+    def find(self, workers: Workers[Any]) -> Hand:
+        """That of the worker that has just begun with an item, in whose context this must be asked."""
+        task = workers.task
+        hand = self._all.get(task)
+        if hand is None:
+            hand = self._all[task] = Hand(task, workers.running)
+            if task is not None:
+                task.add_done_callback(self._all.pop)
+            at_hand.set(hand)
+            Hand.exist = True
+            if get_current():
+                # It began in whatever context a frame was read in, which is nobody's.
+                attach(Context())
+        return hand
 
 
 class TracedBus(Bus):
@@ -46,7 +68,10 @@ class TracedBus(Bus):
 
     def __init__(self, peer: Peer, threads: int = THREADS, heads: Heads | None = None) -> None:
         super().__init__(peer, threads)
-        self.spans = Spans(heads)
+        # Whoever does not say so has its traces begun by the broker.
+        peer.profile.info["traces"] = True
+        self.spans = Spans(peer, heads)
+        self._ahead = heads or Heads(1.0)
         stamp_logs()
 
     async def open(self) -> None:
@@ -68,6 +93,17 @@ class TracedBus(Bus):
     ) -> Coroutine[Any, Any, None]:
         """As Bus.publish."""
         # Not a coroutine function: for what is not recorded, the way must be no longer than that of a Bus.
+        ahead = self._ahead
+        if (
+            ahead.left >= 1
+            and headers is None
+            and self._peer.traces
+            and not get_current()
+            and (not Hand.exist or at_hand.get() is None)
+        ):
+            # Nearly all of them, with nearly nothing to do: this is Spans.passed_on, written out.
+            ahead.left -= 1
+            return Bus.publish(self, subject, data, retain=retain)
         passed = self.spans.passed_on(headers)
         if passed is None:
             return self._publish(subject, data, headers, retain)
@@ -112,9 +148,10 @@ class TracedBus(Bus):
         """As Bus.stream."""
         how = {"timeout": timeout, "wait_ready": wait_ready}
         with ExitStack() as span:
-            carrier = self.spans.passed_on(headers) or span.enter_context(
-                self.spans.saying(service, SpanKind.CLIENT, c.calling(service), headers)
-            )
+            carrier = self.spans.passed_on(headers)
+            if carrier is None:
+                saying = self.spans.saying(service, SpanKind.CLIENT, c.calling(service), headers)
+                carrier = span.enter_context(saying)
             async with aclosing(Bus.stream(self, service, args, headers=carrier, **how)) as pieces:
                 async for piece in pieces:
                     yield piece
@@ -148,14 +185,17 @@ class _TracedSubscription(Subscription):
         spans: Spans,
     ) -> None:
         self._spans = spans
+        self._peer, self._quiet = spans.peer, spans.heads is not None
+        self._hands, self._hand = _Hands(), Hand(None, {})
         self._received = c.consuming(c.RECEIVE, pattern, options.group)
         self._processed = c.consuming(c.PROCESS, pattern, options.group)
         super().__init__(inlets, pattern, handler, options)
 
     def _make_workers(self, name: str) -> Workers[Event]:
-        self._run = self._call
+        self._run: Callable[..., Awaitable[Any]] = self._call
         self._call = self._take_up_batch if self.options.batch else self._take_up
-        return super()._make_workers(name)
+        self._workers = super()._make_workers(name)
+        return self._workers
 
     async def __anext__(self) -> Event:
         event = await super().__anext__()
@@ -173,17 +213,25 @@ class _TracedSubscription(Subscription):
 
     def _take_up(self, event: Event) -> Awaitable[Any]:
         try:
-            mark = self._spans.taken_up(event.headers)
+            headers = event.headers
         except BusError:
-            # Malformed headers: the handler is told so if it looks at them.
-            return _pass(self._run(event), Unrecorded(""))
-        return self._process(event) if mark is None else _pass(self._run(event), mark)
+            # The handler is told so if it looks at them.
+            headers = {}
+        hand = self._hand
+        if hand.task is not self._workers.task:
+            hand = self._hand = self._hands.find(self._workers)
+        if not headers and self._quiet and self._peer.traces:
+            # Nearly all of them, with nearly nothing to do: this is Spans.taken_up, written out.
+            hand.work, hand.parent = event, None
+            return self._run(event)
+        given = self._spans.taken_up(hand, event, headers)
+        return self._run(event) if given is None else self._process(event, given)
 
-    async def _process(self, event: Event) -> None:
-        context = context_of(event.headers)
+    async def _process(self, event: Event, given: Headers) -> None:
+        context = context_of(given)
         attributes = {**self._processed, c.DESTINATION: event.subject}
-        if event.id:
-            attributes[c.MESSAGE_ID] = event.id
+        if message := given.get("message-id"):
+            attributes[c.MESSAGE_ID] = message
         # The event is the cause and nothing else is, so it is the parent; the link is what the conventions ask for.
         links = links_of([context])
         with self._spans.hearing(f"{c.PROCESS} {self.pattern}", SpanKind.CONSUMER, attributes, context, links):
@@ -193,8 +241,9 @@ class _TracedSubscription(Subscription):
         every = [headers for event in events if (headers := _headers(event))]
         recorded = next(filter(is_recorded, every), None)
         parent = (recorded or next(iter(every), {})).get(c.TRACEPARENT)
-        mark = self._spans.taken_up({c.TRACEPARENT: parent} if parent else {})
-        return self._process_batch(events, every) if mark is None else _pass(self._run(events), mark)
+        hand = self._hands.find(self._workers)
+        given = self._spans.taken_up(hand, events, {c.TRACEPARENT: parent} if parent else {})
+        return self._run(events) if given is None else self._process_batch(events, every)
 
     async def _process_batch(self, events: list[Event], every: list[Headers]) -> None:
         contexts = [context_of(headers) for headers in every]
@@ -212,30 +261,33 @@ class _TracedSubscription(Subscription):
 class _TracedService(Service):
     def __init__(self, servers: Servers, name: str, handler: Handler, options: ServiceOptions, spans: Spans) -> None:
         self._spans = spans
+        self._peer, self._quiet = spans.peer, spans.heads is not None
+        self._hands, self._hand = _Hands(), Hand(None, {})
         super().__init__(servers, name, handler, options)
 
-    def _handle(self, job: Job) -> Coroutine[Any, Any, int]:
+    def _handle(self, job: Job, content: Content | None = None) -> Coroutine[Any, Any, int]:
         try:
-            headers, _ = decode_payload(job.payload)
+            content = decode_payload(job.payload)
         except BusError:
-            return super()._handle(job)
-        mark = self._spans.taken_up(headers)
-        return self._serve(job, headers) if mark is None else _pass(super()._handle(job), mark)
+            # The caller is told so by the service.
+            return Service._handle(self, job)
+        hand = self._hand
+        if hand.task is not self.workers.task:
+            hand = self._hand = self._hands.find(self.workers)
+        if not content[0] and self._quiet and self._peer.traces:
+            # Nearly all of them, with nearly nothing to do: this is Spans.taken_up, written out.
+            hand.work, hand.parent = job, None
+            return Service._handle(self, job, content)
+        given = self._spans.taken_up(hand, job, content[0])
+        return Service._handle(self, job, content) if given is None else self._serve(job, content, given)
 
-    async def _serve(self, job: Job, headers: Headers) -> int:
+    async def _serve(self, job: Job, content: Content, given: Headers) -> int:
         attributes = c.calling(self.name)
-        with self._spans.hearing(self.name, SpanKind.SERVER, attributes, context_of(headers)) as span:
-            handled = await super()._handle(job)
+        with self._spans.hearing(self.name, SpanKind.SERVER, attributes, context_of(given)) as span:
+            handled = await Service._handle(self, job, content)
             if job.cancelled:
                 note(span, asyncio.CancelledError())
             return handled
-
-
-async def _pass(work: Awaitable[T], mark: Unrecorded) -> T:
-    try:
-        return await work
-    finally:
-        mark.parent = None
 
 
 def _headers(event: Event) -> Headers:

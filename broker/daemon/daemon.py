@@ -440,7 +440,7 @@ class Daemon:
             self._stopping.session_lost(notice)
 
 
-def _router(config: Config, kind: type[Router]) -> Router:
+def _router(config: Config, make: Callable[..., Router]) -> Router:
     bus = config.bus
     limits = Limits(
         frame_bytes=bus.max_frame_bytes,
@@ -448,8 +448,8 @@ def _router(config: Config, kind: type[Router]) -> Router:
         publish_credit=bus.credit_bytes // 8,
         total_bytes=bus.max_waiting_bytes,
     )
-    return kind(
-        limits,
+    return make(
+        limits=limits,
         heartbeat=bus.heartbeat_secs,
         numbers=lambda: secrets.randbits(62) + 1,
         uids=(os.getuid(), 0),

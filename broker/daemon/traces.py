@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from broker import __version__, tracepoints
 from broker.core import Router
 from plugin_sdk import exporting
@@ -9,15 +12,16 @@ from plugin_sdk import exporting
 SERVICE = "plugmesh"
 
 
-def set_up() -> type[Router]:
-    """Begin to export spans if the OTEL_* variables say so; returns the router to use.
+def set_up() -> Callable[..., Router]:
+    """Begin to export spans if the OTEL_* variables say so; returns what makes the router to use.
 
     Without them nothing of OpenTelemetry is imported, and the router is the plain one.
     """
-    if not exporting.asked() or exporting.set_up(SERVICE, __version__) is None:
+    export = exporting.set_up(SERVICE, __version__) if exporting.asked() else None
+    if export is None:
         return Router
     from broker.telemetry.routing import TracedRouter
     from broker.telemetry.tracing import Recorder
 
     tracepoints.listen(Recorder())
-    return TracedRouter
+    return partial(TracedRouter, export.heads)

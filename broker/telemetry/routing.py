@@ -1,6 +1,7 @@
 """A router that leaves traces: a span for each event and request whose sender recorded one.
 
-It stands beside the router that leaves none, as a subclass, so that nothing of it is on that one's way.
+It stands beside the router that leaves none, as a subclass, so that nothing of it is on that one's way. Senders that
+leave no traces themselves have theirs begun here.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from time import time_ns
 from typing import Any
 
 from msgspec import Raw
+from msgspec.structs import replace
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, Status, StatusCode
@@ -19,15 +21,16 @@ from broker.core.requests import Requests
 from broker.core.router import Router
 from broker.core.sessions import Origin, Pending, Session
 from broker.telemetry.tracing import TRACER
+from plugin_sdk.heads import Heads, chosen
 from plugin_sdk.wire import conventions as c
 from plugin_sdk.wire import packets as p
-from plugin_sdk.wire.codec import decode_payload
+from plugin_sdk.wire.codec import decode_payload, encode_payload
 from plugin_sdk.wire.errors import BusError
 from plugin_sdk.wire.limits import Limits
 
-# What follows flags with `sampled`, of which W3C Trace Context knows these two: the head of a msgpack string or bin.
-# Frames and payloads without it, nearly all when few traces are recorded, are not looked into any further.
-_MARK = re.compile(rb"-0[13][\xa0-\xdb]")
+# Frames without it, nearly all when few traces are recorded, are not looked into any further.
+_MARK = c.TRACEPARENT.encode()
+# A msgpack string of 55 bytes whose flags say `sampled`; W3C Trace Context knows these two.
 _RECORDED = re.compile(rb"traceparent(?:\xd9|\xda\x00)7[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-0[13]")
 _HEAD_BYTES = 1024  # headers behind that are not looked for
 
@@ -37,69 +40,129 @@ class TracedRequests(Requests):
 
     def __init__(self, limits: Limits, backlog: Backlog) -> None:
         super().__init__(limits, backlog)
+        self.marked = False
+        self.roots: dict[int, Span] = {}
         self._tracer = trace.get_tracer(TRACER)
         self._spans: dict[int, Span] = {}
 
     def _begin(self, session: Session, packet: p.Call, now: float, wait: float) -> Pending:
-        pending = super()._begin(session, packet, now, wait)
-        context = _context_of(packet.payload)
-        if context is not None:
-            name, attributes = f"{c.ROUTE} {packet.service}", c.calling(packet.service)
-            self._spans[pending.id] = self._tracer.start_span(name, context, attributes=attributes)
+        pending = Requests._begin(self, session, packet, now, wait)
+        if self.marked:
+            span = self.roots.pop(packet.ref, None) or self._continue(packet)
+            if span is not None:
+                self._spans[pending.id] = span
         return pending
 
+    def _continue(self, packet: p.Call) -> Span | None:
+        context = _context_of(packet.payload)
+        if context is None:
+            return None
+        return self._tracer.start_span(f"{c.ROUTE} {packet.service}", context, attributes=c.calling(packet.service))
+
     def _end(self, pending: Pending, outcome: str, now: float) -> None:
-        span = self._spans.pop(pending.id, None)
-        if span is not None:
+        if self._spans and (span := self._spans.pop(pending.id, None)) is not None:
             if pending.instance is not None:
                 span.set_attribute(c.CALLEE, pending.instance.session.name)
             if outcome != "reply":
                 span.set_attribute(c.ERROR_TYPE, outcome)
                 span.set_status(Status(StatusCode.ERROR))
             span.end()
-        super()._end(pending, outcome, now)
+        Requests._end(self, pending, outcome, now)
 
 
 class TracedRouter(Router):
-    """A router with a span for each event, from the arrival of its frame until it is in every outbox."""
+    """A router with a span for each event, from the arrival of its frame until it is in every outbox.
+
+    Args:
+        heads: decides about the traces of senders that leave none; None when none are begun for them.
+        named: as for Router.
+    """
 
     requests_type = TracedRequests
+    requests: TracedRequests
 
-    def __init__(self, *args: Any, **named: Any) -> None:
-        super().__init__(*args, **named)
+    def __init__(self, heads: Heads | None, **named: Any) -> None:
+        super().__init__(**named)
+        self._heads = heads
         self._tracer = trace.get_tracer(TRACER)
-        self._arrived = 0
+        self._marked = False
 
     def receive(self, peer: bytes, frame: bytes, now: float, origin: Origin | None = None) -> None:
         """As Router.receive."""
-        self._arrived = time_ns() if _MARK.search(frame) else 0
+        self._marked = _MARK in frame
         if origin is None:
-            super().receive(peer, frame, now)
+            Router.receive(self, peer, frame, now)
         else:
-            super().receive(peer, frame, now, origin)
+            Router.receive(self, peer, frame, now, origin)
+
+    def _welcome(self, session: Session) -> p.Registered:
+        welcome = super()._welcome(session)
+        if self._heads is not None:
+            welcome.limits["traces"] = True
+        return welcome
 
     def _act(self, session: Session, packets: list[Any], now: float) -> bool:
-        if not self._arrived:
-            return super()._act(session, packets, now)
-        begun = [each for packet in packets if type(packet) is p.Publish and (each := self._begin(packet))]
+        heads = self._heads
+        fresh = heads.among(len(packets)) if heads is not None and not session.info.get("traces") else ()
+        self.requests.marked = self._marked or bool(fresh)
+        if not self.requests.marked:
+            return Router._act(self, session, packets, now)
+        spans = self._begin(packets) if self._marked else []
+        for at in fresh:
+            self._begin_root(session, packets, at, spans)
         try:
-            return super()._act(session, packets, now)
+            return Router._act(self, session, packets, now)
         finally:
-            for subject, span in begun:
+            for subject, span in spans:
                 span.set_attribute(c.DELIVERIES, self.events.audience(subject))
                 span.end()
+            for span in self.requests.roots.values():
+                # It was refused before it began.
+                span.end()
+            self.requests.roots.clear()
 
-    def _begin(self, packet: p.Publish) -> tuple[str, Span] | None:
-        context = _context_of(packet.payload)
-        if context is None:
-            return None
-        name, attributes = f"{c.ROUTE} {packet.subject}", c.routing(packet.subject)
-        return packet.subject, self._tracer.start_span(name, context, attributes=attributes, start_time=self._arrived)
+    def _begin(self, packets: list[Any]) -> list[tuple[str, Span]]:
+        arrived, begun = time_ns(), []
+        for packet in packets:
+            if type(packet) is p.Publish and (context := _context_of(packet.payload)) is not None:
+                name, attributes = f"{c.ROUTE} {packet.subject}", c.routing(packet.subject)
+                span = self._tracer.start_span(name, context, attributes=attributes, start_time=arrived)
+                begun.append((packet.subject, span))
+        return begun
+
+    def _begin_root(self, session: Session, packets: list[Any], at: int, spans: list[tuple[str, Span]]) -> None:
+        """Begin a trace for an event or a request whose sender cannot, and tell those who get it."""
+        packet = packets[at]
+        event = type(packet) is p.Publish
+        if not event and type(packet) is not p.Call:
+            return
+        try:
+            headers, body = decode_payload(packet.payload)
+        except BusError:
+            return
+        if c.read_traceparent(headers.get(c.TRACEPARENT)):
+            return
+        name = packet.subject if event else packet.service
+        attributes = c.routing(name) if event else c.calling(name)
+        token = chosen.set(True)
+        span = self._tracer.start_span(f"{c.ROUTE} {name}", Context(), attributes=attributes)
+        chosen.reset(token)
+        propagate.inject(headers, trace.set_span_in_context(span, Context()))
+        payload = Raw(encode_payload(body, headers))
+        packets[at] = replace(packet, payload=payload)
+        if event:
+            spans.append((name, span))
+            # The sender has paid for what it sent, and gets that back.
+            grown = len(payload) - len(packet.payload)
+            session.outbox.allowance += grown
+            session.outbox.consumed -= grown
+        else:
+            self.requests.roots[packet.ref] = span
 
 
 def _context_of(payload: Raw | bytes) -> Context | None:
     """The context that a payload was sent in, None when its sender did not record it."""
-    if _MARK.search(payload) is None or _RECORDED.search(payload, 0, _HEAD_BYTES) is None:
+    if _RECORDED.search(payload, 0, _HEAD_BYTES) is None:
         return None
     try:
         headers, _ = decode_payload(payload)

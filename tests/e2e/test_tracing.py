@@ -3,9 +3,10 @@
 import asyncio
 import json
 import os
-import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -103,6 +104,20 @@ def test_a_client_that_only_knows_traceparent_joins(traced: Mesh, receiver: Rece
     check_login(roots["process user.login", "hello"], spans)
 
 
+def test_a_client_in_javascript_that_only_knows_traceparent_joins(traced: Mesh, receiver: Receiver) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    start_demo(traced)
+    script = [node, "tools/tracing/stranger.mjs", str(traced.home), "user.login", LOGIN]
+    subprocess.run([*script, f"00-{PARENT[0]}-{PARENT[1]}-01"], check=True, timeout=20)
+    receiver.wait(lambda spans: any(map(served, spans)), 10)
+    assert traced.stop() == 0, traced.text()
+    spans = [span for span in receiver.spans() if span.trace_id == PARENT[0]]
+    roots = {(span.name, span.service): span for span in spans if span.parent_id == PARENT[1]}
+    check_login(roots["process user.login", "hello"], spans)
+
+
 def publish_as_a_stranger(home: Path, traceparent: str) -> None:
     """Publish a login with pyzmq and msgpack alone, by docs/PROTOCOL.md."""
     register, registered, publish = 1, 2, 12
@@ -186,42 +201,91 @@ def test_a_request_that_nobody_answers_is_seen_at_the_broker(traced: Mesh, recei
     assert [span.attributes["error.type"] for span in (route, call)] == ["unavailable", "unavailable"]
 
 
-async def send(home: Path, number: int) -> list[str]:
+async def send(home: Path, number: int, headers: dict[str, str] | None = None) -> list[str]:
     """Publish so many events that a relay answers; returns the traceparents of its answers."""
     async with connect(home=home) as bus, bus.subscribe("second") as events:
         for each in range(number):
-            await bus.publish("first", each)
+            await bus.publish("first", each, headers=headers)
         async with asyncio.timeout(30):
             return [(await anext(events)).headers.get("traceparent", "") for _ in range(number)]
 
 
-def test_with_a_ratio_of_0_nothing_is_recorded_and_everybody_is_told(traced: Mesh, receiver: Receiver) -> None:
-    traced.environ |= {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0"}
-    traced.add_plugin("relay", RELAY)
-    traced.run()
-    traced.wait_for("relay")
+def sampled(mesh: Mesh, sampler: str, ratio: str = "") -> None:
+    """Start a mesh with a relay and that sampler."""
+    mesh.environ |= {"OTEL_TRACES_SAMPLER": sampler, "OTEL_TRACES_SAMPLER_ARG": ratio}
+    mesh.add_plugin("relay", RELAY)
+    mesh.run()
+    mesh.wait_for("relay")
+
+
+WHOLE = [
+    "process first",
+    "relay.double",
+    "relay.double",
+    "route first",
+    "route relay.double",
+    "route second",
+    "send second",
+]
+
+
+def check_whole(spans: Sequence[Span], recorded: Sequence[str], more: Sequence[str] = ()) -> None:
+    """Exactly these traces are there, each with all of its spans."""
+    by_trace: dict[str, list[str]] = {}
+    for span in spans:
+        if "$" not in span.name:
+            by_trace.setdefault(span.trace_id, []).append(span.name)
+    # The start of the mesh has left spans, too.
+    flows = {trace_id: sorted(names) for trace_id, names in by_trace.items() if "process first" in names}
+    assert flows.keys() == set(recorded)
+    assert all(names == sorted([*WHOLE, *more]) for names in flows.values()), flows
+
+
+@pytest.mark.parametrize(
+    "sampler", [("parentbased_traceidratio", "0"), ("parentbased_always_off", ""), ("always_off", "")]
+)
+def test_what_is_not_recorded_leaves_nothing(traced: Mesh, receiver: Receiver, sampler: tuple[str, str]) -> None:
+    sampled(traced, *sampler)
     parents = asyncio.run(send(traced.home, 50))
+    assert traced.cli("pub", "first", "1").returncode == 0
+    assert traced.cli("call", "relay.double", "1").returncode == 0
     assert traced.stop() == 0, traced.text()
-    assert all(re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-00", parent) for parent in parents)
-    assert len(set(parents)) == 50
+    assert not any(parent.endswith("1") for parent in parents)
     assert receiver.spans() == []
 
 
-def test_with_a_ratio_of_1_in_100_a_trace_is_whole_or_not_there(traced: Mesh, receiver: Receiver) -> None:
-    traced.environ |= {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.01"}
-    traced.add_plugin("relay", RELAY)
-    traced.run()
-    traced.wait_for("relay")
+def test_what_comes_unrecorded_stays_so_and_keeps_its_name(traced: Mesh, receiver: Receiver) -> None:
+    sampled(traced, "parentbased_traceidratio", "0.9")
+    parent = f"00-{PARENT[0]}-{PARENT[1]}-00"
+    assert set(asyncio.run(send(traced.home, 50, {"traceparent": parent}))) == {parent}
+    assert traced.stop() == 0, traced.text()
+    assert [span.name for span in receiver.spans() if span.trace_id == PARENT[0]] == []
+    check_whole(receiver.spans(), [])
+
+
+def test_a_trace_of_a_client_that_leaves_none_is_whole_or_not_there(traced: Mesh, receiver: Receiver) -> None:
+    sampled(traced, "parentbased_traceidratio", "0.01")
     parents = asyncio.run(send(traced.home, 4000))
     assert traced.stop() == 0, traced.text()
-    recorded = {parent.split("-")[1] for parent in parents if int(parent[-2:], 16) & 1}
-    spans = [span for span in receiver.spans() if "$" not in span.name]
-    assert {span.trace_id for span in spans if span.name == "process first"} == recorded
+    recorded = [parent.split("-")[1] for parent in parents if parent]
     # Ten sigma around forty.
-    assert 1 < len(recorded) < 110
-    whole = ["process first", "relay.double", "relay.double", "route relay.double", "route second", "send second"]
-    for trace_id in recorded:
-        assert sorted(span.name for span in spans if span.trace_id == trace_id) == whole
+    assert 1 < len(recorded) < 103
+    check_whole(receiver.spans(), recorded)
+
+
+def test_half_of_the_traces_across_three_processes_are_whole_and_the_others_not_there(
+    traced: Mesh, receiver: Receiver
+) -> None:
+    sampled(traced, "parentbased_traceidratio", "0.5")
+    script = "import asyncio, json\nfrom pathlib import Path\nfrom tests.e2e.test_tracing import send\n"
+    script += f"print(json.dumps(asyncio.run(send(Path({str(traced.home)!r}), 64))))"
+    done = subprocess.run([sys.executable, "-c", script], env=traced.environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert traced.stop() == 0, traced.text()
+    recorded = [parent.split("-")[1] for parent in json.loads(done.stdout) if parent]
+    # Five sigma around 32, and no more than a process may begin at once.
+    assert 12 <= len(recorded) <= 50
+    check_whole(receiver.spans(), recorded, ["send first", "receive second"])
 
 
 def test_a_bad_collector_neither_slows_the_mesh_nor_its_end(mesh: Mesh, bad_collector: str) -> None:

@@ -1,5 +1,6 @@
 """Processes of the benchmark: started with a clean environment, read with a time limit, never left behind."""
 
+import ctypes
 import os
 import select
 import subprocess
@@ -7,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from time import monotonic
+from time import clock_gettime_ns, monotonic
 from typing import Self
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,6 +117,14 @@ class Child:
 def module_command(module: str, *arguments: str) -> list[str]:
     """The command that runs a module of this repository with the interpreter that runs the benchmark."""
     return [sys.executable, "-m", module, *arguments]
+
+
+def cpu_ns(pid: int) -> int:
+    """The CPU time of a process so far, user and system, in nanoseconds, by clock_getcpuclockid(3)."""
+    clock = ctypes.c_int()
+    if status := ctypes.CDLL(None).clock_getcpuclockid(pid, ctypes.byref(clock)):
+        raise OSError(status, os.strerror(status), f"the CPU clock of process {pid}")
+    return clock_gettime_ns(clock.value)
 
 
 def _clean_environment() -> dict[str, str]:

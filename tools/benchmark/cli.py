@@ -101,7 +101,8 @@ def _measure(systems: Sequence[System], only: Sequence[str], number: int, *, qui
 
 def _tracing(number: int, *, quick: bool) -> list[Measure]:
     """Measure plugmesh without tracing, with tracing that is off, and with some."""
-    return rounds.run([Plugmesh(), TracingOff(), TracingSome()], TRACING, number, quick=quick, progress=_progress)
+    systems = [Plugmesh(), TracingOff(), TracingSome()]
+    return rounds.run(systems, TRACING, number, quick=quick, progress=_progress, metered=True)
 
 
 def _check(results: Results) -> None:

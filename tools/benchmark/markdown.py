@@ -11,6 +11,7 @@ _READING = (
 )
 
 _TRACING = (
+    "Median (lowest–highest) of {rounds} interleaved rounds; × is the median of the ratios of each round to plugmesh. "
     "plugmesh: no OTEL_* variable is set. Tracing off: they are set, with OTEL_SDK_DISABLED=true. Tracing 1 %: with "
     "OTEL_TRACES_SAMPLER=parentbased_traceidratio and OTEL_TRACES_SAMPLER_ARG=0.01, to a collector on this machine."
 )
@@ -24,7 +25,7 @@ def render(results: Results, baseline: Results | None = None) -> str:
     if results.footprint:
         parts.append(_footprint(results.footprint))
     if results.tracing:
-        parts += [_traffic(results.tracing), _TRACING]
+        parts += [_tracing(results.tracing), _TRACING.format(rounds=results.rounds)]
     if baseline is not None:
         parts.append(_comparison(results, baseline))
     return "\n\n".join(parts)
@@ -44,6 +45,17 @@ def _traffic(measures: Sequence[Measure]) -> str:
         ratios = [_ratio(measure.ratio(name)) for name in others]
         rows.append([f"{measure.title}, {measure.unit}", *figures, *ratios])
     return _table(["", *systems, *(f"vs {name}" for name in others)], rows)
+
+
+def _tracing(measures: Sequence[Measure]) -> str:
+    systems = list(measures[0].systems)
+    others = [name for name in systems if name != OURS]
+    rows = []
+    for measure in measures:
+        figures = [_figure(measure.systems[name]) for name in systems]
+        ratios = [f"{measure.paired(name).median:.2f}" for name in others]
+        rows.append([f"{measure.title}, {measure.unit}", *figures, *ratios])
+    return _table(["", *systems, *(f"{name}, ×" for name in others)], rows)
 
 
 def _footprint(measures: Iterable[Measure]) -> str:

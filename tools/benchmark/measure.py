@@ -7,6 +7,7 @@ import msgspec
 
 from tools.benchmark.child import BenchmarkError, Child, module_command
 from tools.benchmark.figures import percentile
+from tools.benchmark.meter import Meter
 from tools.benchmark.roles.pipe import GO, PATIENCE_SECS, READY, Report, Task
 from tools.benchmark.scenarios import Events, Requests, Size
 from tools.benchmark.systems.base import System
@@ -19,7 +20,7 @@ _REPORT_SECS = 60.0 + PATIENCE_SECS
 Values = Mapping[str, float]
 
 
-def measure_events(system: System, scenario: Events, size: Size) -> Values:
+def measure_events(system: System, scenario: Events, size: Size, meter: Meter | None = None) -> Values:
     """Measure throughput from the first delivery to the last, in the receivers' clocks.
 
     Returns `events/s` (published) and, for more than one subscriber, `deliveries/s` (to all of them together).
@@ -37,7 +38,7 @@ def measure_events(system: System, scenario: Events, size: Size) -> Values:
         for publisher in publishers:
             publisher.tell(GO)
         reports = _reports(subscribers)
-        _reports(publishers)
+        _note(meter, [*reports, *_reports(publishers)])
     seconds = _seconds(reports)
     events = scenario.publishers * size.count / seconds
     if scenario.subscribers == 1:
@@ -45,7 +46,7 @@ def measure_events(system: System, scenario: Events, size: Size) -> Values:
     return {"deliveries/s": events * scenario.subscribers, "events/s": events}
 
 
-def measure_requests(system: System, scenario: Requests, size: Size) -> Values:
+def measure_requests(system: System, scenario: Requests, size: Size, meter: Meter | None = None) -> Values:
     """Measure calls of one caller process to one server process.
 
     Returns `µs p50` and `µs p99` of single calls for one in flight, `calls/s` for more.
@@ -57,13 +58,20 @@ def measure_requests(system: System, scenario: Requests, size: Size) -> Values:
         caller = _spawn(stack, system, _task(system, "call", size, in_flight=scenario.in_flight))
         _await_ready([caller])
         caller.tell(GO)
-        report, _ = _reports([caller, server])
+        reports = _reports([caller, server])
+        _note(meter, reports)
+    report = reports[0]
     if scenario.in_flight == 1:
         return {
             "µs p50": percentile(report.latencies_ns, 0.50) / 1000,
             "µs p99": percentile(report.latencies_ns, 0.99) / 1000,
         }
     return {"calls/s": size.count / _seconds([report])}
+
+
+def _note(meter: Meter | None, reports: Sequence[Report]) -> None:
+    if meter is not None:
+        meter.note(reports)
 
 
 def _task(system: System, role: str, size: Size, **more: int) -> Task:

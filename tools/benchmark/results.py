@@ -31,6 +31,11 @@ class Measure:
             return None
         return advantage(self.systems[OURS], self.systems[other], less_is_better=self.less_is_better)
 
+    def paired(self, other: str) -> Figure:
+        """What `other` took or made in each round, as a multiple of plugmesh in the same round."""
+        ours, theirs = self.systems[OURS].rounds, self.systems[other].rounds
+        return Figure.over([value / base for base, value in zip(ours, theirs, strict=True)])
+
 
 @dataclass(frozen=True, slots=True)
 class Results:

@@ -1,6 +1,6 @@
 """Shows one trace: a receiver, a broker with the shipped plugins, one login, and the tree of what followed.
 
-tools/trace [--traceparent VALUE]
+tools/trace [--traceparent VALUE | --stranger]
 """
 
 import json
@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import which
 
 import click
 
@@ -21,26 +22,45 @@ from tools.tracing.tree import render
 
 _START_SECS, _FLOW_SECS, _STOP_SECS, _POLL_SECS = 20.0, 15.0, 15.0, 0.1
 _EVENT = ("user.login", '{"user_id": "12345"}')
+_STRANGER = Path(__file__).with_name("stranger.mjs")
 _LAST = ("users", "users.get")
 
 
 @click.command()
 @click.option("--traceparent", help="Continue this trace, as a client that only knows W3C trace context does.")
-def main(traceparent: str | None) -> None:
+@click.option(
+    "--stranger", is_flag=True, help="Publish with a client in JavaScript that knows nothing but traceparent."
+)
+def main(traceparent: str | None, stranger: bool) -> None:
     """Show how user.login travels through the shipped plugins, as one tree."""
     with Receiver() as receiver, tempfile.TemporaryDirectory(prefix="trace-") as folder:
         click.echo(f"$ export OTEL_EXPORTER_OTLP_ENDPOINT={receiver.endpoint}\n$ broker run --demo &", err=True)
         environment = _environment(receiver.endpoint, Path(folder))
         with _broker(environment):
-            header = ("--header", f"traceparent={traceparent}") if traceparent else ()
-            click.echo(f"$ broker pub {' '.join(_EVENT)} {' '.join(header)}", err=True)
-            subprocess.run(_command("pub", *_EVENT, *header), env=environment, check=True, stdout=sys.stderr)
+            if stranger:
+                _publish_as_a_stranger(folder, traceparent or f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-01")
+            else:
+                _publish(environment, traceparent)
             receiver.wait(_has_arrived, _FLOW_SECS)
         # When they stop, all have sent what they had.
         spans = receiver.spans()
     trace_id = _trace_of(spans)
     click.echo(f"\ntrace {trace_id}, received by OTLP over HTTP:\n", err=True)
     click.echo(render([span for span in spans if span.trace_id == trace_id]))
+
+
+def _publish(environment: Mapping[str, str], traceparent: str | None) -> None:
+    header = ("--header", f"traceparent={traceparent}") if traceparent else ()
+    click.echo(f"$ broker pub {' '.join(_EVENT)} {' '.join(header)}", err=True)
+    subprocess.run(_command("pub", *_EVENT, *header), env=environment, check=True, stdout=sys.stderr)
+
+
+def _publish_as_a_stranger(home: str, traceparent: str) -> None:
+    node = which("node")
+    if node is None:
+        raise click.ClickException("--stranger needs Node.js: install it so that `node` is found")
+    click.echo(f"$ node stranger.mjs {home} {' '.join(_EVENT)} {traceparent}", err=True)
+    subprocess.run([node, str(_STRANGER), home, *_EVENT, traceparent], check=True)
 
 
 def _has_arrived(spans: Sequence[Span]) -> bool:

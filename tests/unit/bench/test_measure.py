@@ -1,13 +1,17 @@
 """Measurements run on real processes; one in which anything went wrong ends in an error, not in a figure."""
 
+import os
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
-from tools.benchmark.child import BenchmarkError
+from tools.benchmark.child import BenchmarkError, Child, cpu_ns
 from tools.benchmark.measure import measure_events, measure_requests
+from tools.benchmark.meter import Meter
 from tools.benchmark.scenarios import Events, Requests, Size
 from tools.benchmark.systems.pyzmq import Pyzmq
 
@@ -74,3 +78,28 @@ def test_an_endpoint_that_dies_is_quoted(broken: Pyzmq, monkeypatch: pytest.Monk
     monkeypatch.setenv("DAMAGE", "die")
     with pytest.raises(BenchmarkError, match=r"call 0 ended with status 1 .*\n.*the caller was killed"):
         measure_requests(broken, requests(1), SIZE)
+
+
+class Counting(Pyzmq):
+    """A server of no cost of its own."""
+
+    def cpu_ns(self) -> int:
+        return 0
+
+
+def test_a_meter_adds_up_what_the_endpoints_spend_on_the_traffic(tmp_path: Path) -> None:
+    for system in running(Counting(), tmp_path):
+        meter = Meter(system)
+        measure_requests(system, requests(8), SIZE, meter)
+        spent = meter.read()
+        # Less than the start of one interpreter takes, let alone of two.
+        assert 0 < spent < 500_000_000
+        assert meter.read() == 0
+
+
+def test_the_cpu_clock_of_another_process_runs_while_that_works() -> None:
+    with Child("worker", [sys.executable, "-c", "while True: pass"]) as worker:
+        deadline = time.monotonic() + 10
+        while cpu_ns(worker.pid) < 50_000_000:
+            assert time.monotonic() < deadline
+            os.sched_yield()

@@ -37,6 +37,15 @@ def everything(ratio: float, share_of_bound: float) -> Results:
     return results(*traffic, footprint=tuple(footprint))
 
 
+def test_what_tracing_costs_is_the_median_of_pairs_so_that_a_slow_round_does_not_count() -> None:
+    unit = "µs CPU each"
+    figures = {"plugmesh": Figure.over([4.0, 8.0, 4.0]), "tracing 1 %": Figure.over([4.4, 8.8, 6.0])}
+    cost = Measure("events 1→1", unit, figures)
+    assert cost.paired("tracing 1 %").rounds == pytest.approx((1.1, 1.1, 1.5))
+    table = render(Results({}, {}, quick=False, rounds=3, traffic=(), footprint=(), tracing=(cost,)))
+    assert "| events 1→1, µs CPU each | 4 (4–8) | 6 (4.4–8.8) | 1.10 |" in table
+
+
 def test_a_ratio_above_one_is_in_our_favour_for_rates_and_for_times() -> None:
     assert measure("events 1→1", "events/s", plugmesh=300, nats=100).ratio("nats") == 3
     assert measure("requests one at a time", "µs p50", plugmesh=100, nats=300).ratio("nats") == 3

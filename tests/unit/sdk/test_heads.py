@@ -1,39 +1,107 @@
 """Which traces are recorded is decided once, at the ratio that was asked for, in a form that everybody understands."""
 
+import asyncio
+
 import pytest
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
-from plugin_sdk.heads import Heads
+from plugin_sdk import heads as module
+from plugin_sdk.heads import RATE, Hand, Heads, at_hand, unrecorded
 from plugin_sdk.wire.conventions import read_traceparent
 
 
+def freeze(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Stop the clock; what is put into the list is the time."""
+    now = [0.0]
+    monkeypatch.setattr(module, "monotonic", lambda: now[0])
+    return now
+
+
+def without_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RATE", 1_000_000)
+
+
 def test_at_1_every_trace_is_recorded_and_at_0_none() -> None:
-    assert all(Heads(1.0).begin() is None for _ in range(200))
-    nothing = Heads(0.0)
-    assert all(nothing.begin() is not None for _ in range(200))
+    everything, nothing = Heads(1.0), Heads(0.0)
+    assert all(everything.begin() for _ in range(2000))
+    assert everything.among(2000) == list(range(2000))
+    assert not any(nothing.begin() for _ in range(2000))
+    assert nothing.among(2000) == []
 
 
-def test_what_is_not_recorded_says_so_under_an_id_of_its_own() -> None:
-    heads = Heads(0.0)
-    parents = [read_traceparent(heads.begin()) for _ in range(1000)]
+def test_about_as_many_are_recorded_as_the_ratio_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_rate(monkeypatch)
+    heads = Heads(0.25)
+    # Ten sigma.
+    assert abs(sum(heads.begin() for _ in range(10_000)) - 2500) < 440
+    assert abs(sum(len(heads.among(7)) for _ in range(10_000)) - 17_500) < 1150
+
+
+def test_each_place_of_a_frame_is_as_likely_as_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_rate(monkeypatch)
+    heads, places = Heads(0.5), [0] * 4
+    for _ in range(10_000):
+        for at in heads.among(4):
+            places[at] += 1
+    assert all(abs(times - 5000) < 500 for times in places)
+
+
+def test_a_flood_begins_no_more_traces_than_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = freeze(monkeypatch)
+    heads = Heads(0.5)
+    assert sum(heads.begin() for _ in range(10_000)) == RATE
+    now[0] = 0.5
+    assert len(heads.among(10_000)) == RATE // 2
+    now[0] = 60.0
+    assert sum(heads.begin() for _ in range(10_000)) == RATE
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.5, 0.001])
+def test_opentelemetry_decides_the_same_by_the_trace_id(ratio: float) -> None:
+    heads, sampler = Heads(ratio), TraceIdRatioBased(ratio)
+
+    def records(trace_id: int) -> bool:
+        return sampler.should_sample(None, trace_id, "any").decision.is_sampled()
+
+    assert all(records(heads.trace_id()) for _ in range(500))
+    if ratio < 1:
+        parents = [read_traceparent(heads.unrecorded_parent()) for _ in range(500)]
+        assert not any(records(int(parent.trace_id, 16)) for parent in parents if parent)
+
+
+def test_what_is_not_recorded_can_say_so_under_an_id_of_its_own() -> None:
+    heads = Heads(0.01)
+    parents = [read_traceparent(heads.unrecorded_parent()) for _ in range(1000)]
     assert all(parent is not None and not parent.sampled for parent in parents)
     assert len({parent.trace_id for parent in parents if parent}) == 1000
     assert len({parent.span_id for parent in parents if parent}) == 1000
 
 
-def test_about_as_many_are_recorded_as_the_ratio_says() -> None:
-    heads = Heads(0.25)
-    recorded = sum(heads.begin() is None for _ in range(10_000))
-    # Ten sigma.
-    assert abs(recorded - 2500) < 440
+def test_tasks_of_a_worker_are_part_of_what_it_works_on_until_that_is_over() -> None:
+    async def part(over: asyncio.Event) -> list[bool]:
+        before = unrecorded() is not None
+        await over.wait()
+        return [before, unrecorded() is not None]
 
+    async def work() -> tuple[list[bool], list[bool]]:
+        task = asyncio.current_task()
+        assert task is not None
+        running: dict[object, float] = {task: 0.0}
+        hand = Hand(task, running)
+        at_hand.set(hand)
+        over, hand.work = asyncio.Event(), "one"
+        begun = asyncio.create_task(part(over))
+        await asyncio.sleep(0)
+        own = [unrecorded() is hand]
+        hand.work = "another"
+        own.append(unrecorded() is hand)
+        over.set()
+        own_task = await begun
+        running.clear()
+        own.append(unrecorded() is hand)
+        return own, own_task
 
-def test_opentelemetry_would_have_decided_the_same_by_the_trace_id() -> None:
-    heads, sampler = Heads(0.5), TraceIdRatioBased(0.5)
-    for _ in range(500):
-        parent = read_traceparent(heads.begin())
-        if parent is not None:
-            assert not sampler.should_sample(None, int(parent.trace_id, 16), "any").decision.is_sampled()
+    assert asyncio.run(work()) == ([True, True, False], [True, False])
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,16 @@ report. Its clock is CLOCK_MONOTONIC, which all processes of one machine share.
 """
 
 import asyncio
+import atexit
 import select
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from itertools import pairwise
-from time import monotonic_ns
+from time import monotonic_ns, process_time_ns
 
 import msgspec
+from msgspec.structs import replace
 
 from tools.benchmark.payload import END, PROBE
 
@@ -40,8 +42,12 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What one endpoint process has to say in the end; times in nanoseconds of the shared clock."""
+    """What one endpoint process has to say in the end; times in nanoseconds of the shared clock.
 
+    `cpu_ns` is the CPU time, user and system, that it has spent since it was ready or was told to go.
+    """
+
+    cpu_ns: int = 0
     began_ns: int = 0
     ended_ns: int = 0
     latencies_ns: list[int] = []
@@ -54,6 +60,7 @@ AsyncRole = Callable[[Task], Coroutine[None, None, Report]]
 
 def ready() -> None:
     """Tell the benchmark that this endpoint has done what must come before the traffic."""
+    _note_cpu()
     _write(READY)
 
 
@@ -66,6 +73,7 @@ def told(wait: float = 0.0) -> bool:
         return False
     if sys.stdin.buffer.readline() != GO:
         raise EOFError("the benchmark has closed the pipe before the word to go")
+    _note_cpu()
     return True
 
 
@@ -114,12 +122,28 @@ async def _at_once(task: Task, ask: Callable[[int], Coroutine[None, None, None]]
 def run(roles: Mapping[str, Role]) -> None:
     """Play the role named by the task in argv."""
     task = msgspec.json.decode(sys.argv[1], type=Task)
-    _write(msgspec.json.encode(roles[task.role](task)) + b"\n")
+    done: list[Report] = []
+    # Said last of all: what others have registered, such as the sending of spans, is done before and counts.
+    atexit.register(_say, done)
+    done.append(roles[task.role](task))
 
 
 def blocking(role: AsyncRole) -> Role:
     """Make a role on an asyncio loop one that can be played like the others."""
     return lambda task: asyncio.run(role(task))
+
+
+_idle_ns = 0
+
+
+def _note_cpu() -> None:
+    global _idle_ns
+    _idle_ns = process_time_ns()
+
+
+def _say(done: list[Report]) -> None:
+    for report in done:
+        _write(msgspec.json.encode(replace(report, cpu_ns=process_time_ns() - _idle_ns)) + b"\n")
 
 
 def _write(line: bytes) -> None:

@@ -36,6 +36,10 @@ class System(ABC):
         """Further variables for the server and all endpoints."""
         return {}
 
+    def cpu_ns(self) -> int:
+        """The CPU time that the server has used up so far, in nanoseconds."""
+        raise NotImplementedError(f"the CPU time of {self.name} is not measured")
+
     def versions(self) -> dict[str, str]:
         """The versions of what is measured, by name."""
         return {name: version(name) for name in self.packages}

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import ClassVar
 
 from plugin_sdk import connect
-from tools.benchmark.child import ROOT, Child
+from tools.benchmark.child import ROOT, Child, cpu_ns
 from tools.benchmark.systems.base import System, program
 
 _START_SECS = 10.0
@@ -40,6 +40,11 @@ class Plugmesh(System):
         """Stop the broker in the orderly way."""
         if self._server is not None:
             self._server.close()
+
+    def cpu_ns(self) -> int:
+        """That of the broker."""
+        assert self._server is not None
+        return cpu_ns(self._server.pid)
 
     def versions(self) -> dict[str, str]:
         """The version, with the commit when it runs from a clone."""
