@@ -304,7 +304,7 @@ class Router:
     def _register_again(self, session: Session, register: p.Register) -> None:
         """A retry whose first answer was late is answered the same; anything else is refused, the session unharmed."""
         if (register.nonce, register.name) == (session.nonce, session.name):
-            session.outbox.add(encode(welcome(session, self.limits, self.heartbeat)))
+            session.outbox.add(encode(self._welcome(session)))
             return
         self._refuse(session.peer, already_registered(session))
 
@@ -331,10 +331,13 @@ class Router:
         for frame in [frame for stray, frame in self.strays if stray == peer]:
             outbox.add_frame(frame)
         self.strays = [each for each in self.strays if each[0] != peer]
-        outbox.add(encode(welcome(session, limits, self.heartbeat)))
+        outbox.add(encode(self._welcome(session)))
         if self._next_check is None:
             self._next_check = now + self.heartbeat
         self.notices.append(opened(session))
+
+    def _welcome(self, session: Session) -> p.Registered:
+        return welcome(session, self.limits, self.heartbeat)
 
     def _set_routed(self, session: Session, routed: bool) -> None:
         session.routed = routed
