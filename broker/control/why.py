@@ -180,7 +180,7 @@ def _stopped(case: Case) -> Answer | None:
         return _refused(case, plugin.since) or Answer("lost", text, "start its process again")
     if plugin.error:
         return Answer("start_failed", plugin.error, f"correct what the text names, then `broker start {case.name}`")
-    if not plugin.runs:
+    if not plugin.runs and not plugin.last_exit:
         text = f"plugin {case.name!r} has not been started since the broker runs"
         return _refused(case) or Answer("never_started", text, f"`broker start {case.name}`")
     if plugin.desired == "running":
