@@ -9,10 +9,12 @@ from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Protocol
 
 from broker.supervisor.excess import Use
+from broker.supervisor.keeping import REPORT
 from broker.supervisor.limiter import Exceeded, Limiter
 from broker.telemetry.usage import Measured, Sampler
 
 LOOK_SECS = 2.0
+QUIET_SECS = 60.0  # one that hovers about its limit is counted each time, and told no more often than this
 
 log = logging.getLogger("broker.limits")
 
@@ -47,6 +49,7 @@ class LimitWatch:
         # One of its own: a sampler remembers CPU time of those alone that it was asked for last.
         self._sampler = Sampler()
         self._looking = False
+        self._told: dict[tuple[str, str], float] = {}
 
     def begin(self) -> None:
         """Look from now on, if a plugin that has limits is there; called whenever one may have come."""
@@ -58,8 +61,9 @@ class LimitWatch:
         try:
             while pids := self._limiter.pids():
                 measured = await asyncio.to_thread(self._sampler.read, pids)
-                for each in self._limiter.judge(_uses(measured, pids), time.monotonic()):
-                    self._tell(each)
+                now = time.monotonic()
+                for each in self._limiter.judge(_uses(measured, pids), now):
+                    self._tell(each, now)
                 await asyncio.sleep(self._look_secs)
         except Exception:
             # A defect of ours must not look like plugins that keep to their limits.
@@ -67,8 +71,12 @@ class LimitWatch:
         finally:
             self._looking = False
 
-    def _tell(self, each: Exceeded) -> None:
+    def _tell(self, each: Exceeded, now: float) -> None:
         name, excess = each.plugin_id, each.excess
+        told = self._told.get((name, excess.limit), float("-inf"))
+        if excess.over == REPORT and now - told < QUIET_SECS:
+            return
+        self._told[name, excess.limit] = now
         log.warning("plugin %s %s (over: %s)", name, excess.text, excess.over)
         self._record("broker", "over limit", name, excess.over, f"{excess.limit}: it {excess.text}")
 

@@ -1,6 +1,8 @@
 """Plugins over their limits, on real processes: found by what /proc says, and treated as their policy says (SEC-3)."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from broker.daemon.limits import LimitWatch
+from broker.supervisor.cgroups import Groups
 from broker.supervisor.restart import RestartLimits
 from tests.integration.supervisor.stage import QUICK, Stage, play, until
 
@@ -169,3 +172,72 @@ def test_an_order_to_stop_goes_before_what_a_policy_had_begun(tmp_path: Path, ov
         assert (stage.view("hello").pid, stage.view("hello").retry_in) == (None, None)
 
     watched(tmp_path, scenario)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A tree of files where the kernel's control groups would be."""
+    own = tmp_path / "tree" / "service"
+    own.mkdir(parents=True)
+    for folder in (own.parent, own):
+        for file, text in (("controllers", "cpu memory pids"), ("procs", ""), ("subtree_control", "")):
+            (folder / f"cgroup.{file}").write_text(text)
+    (tmp_path / "own").write_text("0::/service\n")
+    return own
+
+
+def groups(tree: Path) -> Groups:
+    return Groups(tree.parent, tree.parents[1] / "own")
+
+
+def only_group(tree: Path) -> Path:
+    (group,) = tree.glob("plugin-hello-*")
+    return group
+
+
+def test_where_groups_were_delegated_a_plugin_joins_one_with_its_limits_and_nobody_watches(
+    tmp_path: Path, tree: Path
+) -> None:
+    async def scenario(stage: Stage, watch: Watched) -> None:
+        stage.add("hello", peer={"takes": "memory"}, limits={"memory": "64M", "processes": 8})
+        await stage.supervisor.start_all()
+        group = only_group(tree)
+        assert (group / "cgroup.procs").read_text() == "0", "it has joined by itself"
+        assert (group / "memory.max").read_text() == str(64 << 20)
+        shown = stage.view("hello").in_force
+        assert shown == {"cgroup": str(group), "memory": 64 << 20, "processes": 8, "missing": []}
+        assert not stage.supervisor.limiter.pids()
+
+    assert watched(tmp_path, scenario, groups=groups(tree)).audits == []
+
+
+@pytest.mark.parametrize(("over", "state", "cause"), [(None, "running", ""), ("stop", "failed", "limit")])
+def test_what_the_kernel_killed_for_its_memory_is_told_counted_and_treated_by_policy(
+    tmp_path: Path, tree: Path, over: str | None, state: str, cause: str
+) -> None:
+    async def scenario(stage: Stage, _: Watched) -> None:
+        stage.add("hello", limits={"memory": "64M", **({"over": over} if over else {})})
+        await stage.supervisor.start_all()
+        group = only_group(tree)
+        (group / "memory.events").write_text("max 3\noom 1\noom_kill 1\n")
+        os.kill(stage.view("hello").pid or 0, signal.SIGKILL)
+        await until(lambda: stage.view("hello").exceeded)
+        view = await stage.reaches("hello", state)
+        told = "was ended by SIGKILL: the kernel killed it, as it exceeded its memory limit"
+        assert (view.last_exit, view.cause, view.exceeded) == (told, cause, {"memory": 1})
+
+    watched(tmp_path, scenario, groups=groups(tree))
+
+
+def test_without_groups_status_says_why_the_kernel_does_not_keep_a_limit(tmp_path: Path) -> None:
+    async def scenario(stage: Stage, _: Watched) -> None:
+        stage.add("bound", limits={"cpu": 0.5, "processes": 30, "open_files": 99})
+        stage.add("files", limits={"open_files": 99})
+        await stage.supervisor.start_all()
+        shown = stage.view("bound").in_force or {}
+        why = f"cgroup v2: {tmp_path}/nothing is no tree of version 2"
+        assert shown["missing"] == [f"cpu, processes: not kept by the kernel, only watched: {why}"]
+        assert (shown["watched"], shown["open_files"]) == ("cpu, processes", 99)
+        assert stage.view("files").in_force == {"open_files": 99, "missing": []}
+
+    watched(tmp_path, scenario, groups=Groups(tmp_path / "nothing", tmp_path / "own"))
