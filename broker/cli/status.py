@@ -99,6 +99,8 @@ def reason(row: Row) -> str:
         return f"unresponsive, silent for {span(row['silent_secs'])}"
     if row["over_limits"]:
         return f"over its limits: {' and '.join(row['over_limits'])}"
+    if row["health"].startswith("stuck"):
+        return str(row["health"])
     busy = row["figures"]["busy_secs"]
     if busy > row["silent_limit_secs"]:
         return f"{row['figures']['busy_in'] or 'a handler'} has been busy for {span(busy)}"
