@@ -41,17 +41,23 @@ def load_config(
 @click.option("--demo", is_flag=True, help="Check the plugins that are shipped with plugmesh, too.")
 @click.pass_obj
 def check(home: Path, config: Path | None, demo: bool) -> None:
-    """Check the configuration and every plugin folder; print the settings in force and where each comes from."""
+    """Check the configuration and every plugin folder; print the settings in force and where each comes from.
+
+    Also prints what of limits and sandbox this machine can do.
+    """
     from broker.shutdown.windows import plugin_secs
     from broker.supervisor.discovery import discover, shipped
     from broker.supervisor.forecast import stop_warnings
     from broker.supervisor.plan import make_plan
+    from broker.supervisor.probe import probe
     from broker.supervisor.timing import Timing
 
     loaded = load_config(home, config)
     for setting in loaded.describe():
         source = setting.source + (f":{setting.line}" if setting.line else "")
         click.echo(f"{setting.name} = {setting.value}  ({source})")
+    for line in probe():
+        click.echo(f"this machine: {line}")
     folders = loaded.plugin_manager
     active = home / "installed" / ".active"
     searched = [each for each in (folders.plugin_dir, active) if each.is_dir()]

@@ -97,6 +97,10 @@ def reason(row: Row) -> str:
         return str(row["error"]).splitlines()[0]
     if row["silent_secs"] and row["silent_secs"] > row["silent_limit_secs"]:
         return f"unresponsive, silent for {span(row['silent_secs'])}"
+    if row["over_limits"]:
+        return f"over its limits: {' and '.join(row['over_limits'])}"
+    if row["health"].startswith("stuck"):
+        return str(row["health"])
     busy = row["figures"]["busy_secs"]
     if busy > row["silent_limit_secs"]:
         return f"{row['figures']['busy_in'] or 'a handler'} has been busy for {span(busy)}"
@@ -236,6 +240,9 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
     yield "registration", row["registration"]
     if row["restarts"] or row["last_exit"]:
         yield "restarts", f"{row['restarts']}; last end: {row['last_exit'] or 'none'}"
+    if row["exceeded"]:
+        times = ", ".join(f"{name} {counted(number, 'time')}" for name, number in sorted(row["exceeded"].items()))
+        yield "exceeded", f"its limit of {times}"
     if row["requires"]:
         yield "requires", ", ".join(row["requires"])
     if row["memory_bytes"] is not None:

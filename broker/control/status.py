@@ -49,6 +49,8 @@ def _describe(facts: PluginFacts, session: SessionView | None, heartbeat: float)
         "restarts": facts.restarts,
         "error": facts.error,
         "note": facts.note or _drained(facts, session),
+        "over_limits": list(facts.over),
+        "exceeded": dict(facts.exceeded),
         "quarantine": [
             {"version": each.version, "digest": each.digest, "since": each.since.isoformat(), "reason": each.reason}
             for each in facts.quarantine
@@ -84,6 +86,8 @@ def _further_instance(session: SessionView, heartbeat: float) -> dict[str, Any]:
         "restarts": 0,
         "error": "",
         "note": "",
+        "over_limits": [],
+        "exceeded": {},
         "quarantine": [],
         "last_exit": "",
         "requires": [],

@@ -131,6 +131,10 @@ _FAILURES = {
     "start": ("start_failed", "read `broker logs {0}`, correct what the text names, then `broker start {0}`"),
     "crashes": ("crashes", "read `broker logs {0}`, correct the plugin, then `broker start {0}`"),
     "ended": ("ended", "its restart policy leaves it so; read `broker logs {0}`, then `broker start {0}`"),
+    "limit": (
+        "over_limit",
+        "find out why with `broker logs {0}`, or raise its limit in config/{0}.yaml, then `broker start {0}`",
+    ),
     "defect": ("defect", "this is a defect of the broker: report it with the broker's log, then `broker start {0}`"),
 }
 
@@ -176,7 +180,7 @@ def _stopped(case: Case) -> Answer | None:
         return _refused(case, plugin.since) or Answer("lost", text, "start its process again")
     if plugin.error:
         return Answer("start_failed", plugin.error, f"correct what the text names, then `broker start {case.name}`")
-    if not plugin.runs:
+    if not plugin.runs and not plugin.last_exit:
         text = f"plugin {case.name!r} has not been started since the broker runs"
         return _refused(case) or Answer("never_started", text, f"`broker start {case.name}`")
     if plugin.desired == "running":
@@ -230,6 +234,15 @@ def _not_ready(case: Case) -> Answer | None:
     reason = case.says.get("reason") or "without a reason"
     text = f"plugin {case.name!r} is alive, but says that it is not well: {reason}"
     return Answer("not_ready", text, "set right what it names; it goes on by itself then")
+
+
+def _over_limits(case: Case) -> Answer | None:
+    over = _plugin(case).over
+    if not over:
+        return None
+    text = f"plugin {case.name!r} runs, but is over its limits: it {' and '.join(over)}"
+    step = f"raise the limit in config/{case.name}.yaml, or let it be ended then with `limits: {{over: restart}}`"
+    return Answer("over_limit", text, f"{step}; for now `broker reload {case.name}`")
 
 
 def _denied(case: Case) -> Answer | None:
@@ -294,6 +307,7 @@ _OF_THE_KNOWN: Sequence[_Check] = (
     _stuck,
     _drained,
     _not_ready,
+    _over_limits,
     _denied,
     _at_its_limit,
     _silent_on_the_bus,

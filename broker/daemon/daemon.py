@@ -26,6 +26,7 @@ from broker.daemon import traces
 from broker.daemon.announcing import Announcer, count_plugins
 from broker.daemon.bulletin import Bulletin
 from broker.daemon.denials import Denials
+from broker.daemon.limits import LimitWatch
 from broker.daemon.local import local_bus
 from broker.daemon.logfeed import LogFeed
 from broker.daemon.mesh import MeshPort
@@ -44,6 +45,7 @@ from broker.shutdown.guard import EX_UNDONE, Guard
 from broker.shutdown.phases import Shutdown
 from broker.store import Store
 from broker.supervisor.access import Access, Grants, read_grants
+from broker.supervisor.cgroups import Groups
 from broker.supervisor.confinement import ResourceLimits
 from broker.supervisor.discovery import shipped
 from broker.supervisor.document import BadDocument
@@ -101,6 +103,7 @@ class Daemon:
         self._supervisor = self._make_supervisor([shipped()] if demo else [])
         self._packages = self._make_packages()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._limits = LimitWatch(self._supervisor.limiter, self._records.audit, self._own)
         self._bulletin = Bulletin(self._bus, self._own)
         rooms = Rooms(
             self._router,
@@ -286,6 +289,7 @@ class Daemon:
             timeout=settings.timeout,
             most=ResourceLimits(memory=settings.max_memory * MIB or None, cpu=settings.max_cpu / 100 or None),
             sandbox="best-effort" if settings.enable_sandbox else "off",
+            groups=Groups(),
             passed_on=self._logfeed.take,
         )
 
@@ -428,6 +432,7 @@ class Daemon:
         log.debug("%s %s registered, %s", notice.role, notice.name, process)
         if notice.proof == "managed":
             self._mesh.on_opened(notice)
+            self._limits.begin()
         elif notice.role == "plugin":
             self._records.audit(notice.name, "register", notice.name, "done", process)
             self._supervisor.session_opened(notice.name, notice.session, notice.version)

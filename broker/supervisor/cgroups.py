@@ -8,6 +8,7 @@ apart by `Groups.missing`; limits are then only watched.
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from errno import EBUSY
 from pathlib import Path
 
 from broker.supervisor.confinement import ResourceLimits
@@ -17,7 +18,7 @@ OWN = Path("/proc/self/cgroup")
 CONTROLLERS = ("memory", "pids", "cpu")
 
 _PERIOD = 100_000  # microseconds; the kernel's default for cpu.max
-_LEAF = "broker"
+_LEAF, _PREFIX = "broker", "plugin-"
 
 
 class Groups:
@@ -39,31 +40,35 @@ class Groups:
             self.missing = f"cgroup v2: {error.strerror or error}"
 
     def open(self, name: str, limits: ResourceLimits) -> str:
-        """Make the group of a plugin; returns its folder, or nothing where there are no groups or no such limits."""
+        """Make the group of one run of a plugin; raises OSError.
+
+        Returns:
+            Its folder; nothing where there are no groups or no such limits, and where they are only to be reported: the
+            kernel does not report, it kills.
+        """
         wanted = _files(limits)
         if self._base is None or not wanted:
             return ""
-        group = self._base / f"plugin-{name}"
-        with suppress(FileExistsError):
-            group.mkdir()
+        group = self._base / f"{_PREFIX}{name}"
+        group.mkdir()
         for file, value in wanted.items():
             (group / file).write_text(value)
         return str(group)
 
     def close(self, name: str) -> str:
-        """Remove the group of a plugin that has ended; returns what the kernel did because of a limit, if anything."""
+        """Remove the group of a run that has ended; returns what the kernel did because of a limit, if anything."""
         if self._base is None:
             return ""
-        group = self._base / f"plugin-{name}"
+        group = self._base / f"{_PREFIX}{name}"
         told = _told(group)
-        # Processes that could not be killed keep it; the next run of the plugin takes it over.
+        # Processes that could not be killed keep it, until the next broker tidies up.
         with suppress(OSError):
             group.rmdir()
         return told
 
 
-def _prepare(root: Path, own: Path) -> Path:
-    """The group under which those of plugins are made, ready for it; raises OSError."""
+def find_base(root: Path = ROOT, own: Path = OWN) -> Path:
+    """The group under which those of plugins can be made, as far as a look can tell; raises OSError with the reason."""
     if not (root / "cgroup.controllers").exists():
         raise OSError(0, f"{root} is no tree of version 2")
     path = next((line[3:] for line in own.read_text().splitlines() if line.startswith("0::")), None)
@@ -75,16 +80,36 @@ def _prepare(root: Path, own: Path) -> Path:
         raise OSError(0, f"the controllers {', '.join(sorted(lacking))} were not handed to {base}")
     if not os.access(base / "cgroup.procs", os.W_OK):
         raise OSError(0, f"{base} was not handed to this user: with systemd, set Delegate=yes")
-    if base != root:
-        leaf = base / _LEAF
+    return base
+
+
+def _prepare(root: Path, own: Path) -> Path:
+    """The group under which those of plugins are made, ready for it; raises OSError."""
+    base = find_base(root, own)
+    leaf = base / _LEAF if base != root else None
+    if leaf:
         leaf.mkdir(exist_ok=True)
         (leaf / "cgroup.procs").write_text("0")
-    (base / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in CONTROLLERS))
+    try:
+        (base / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in CONTROLLERS))
+    except OSError as error:
+        if leaf:
+            (base / "cgroup.procs").write_text("0")
+            with suppress(OSError):
+                leaf.rmdir()
+        if error.errno == EBUSY:
+            raise OSError(0, f"{base} has other processes in it: give the broker a group of its own") from None
+        raise
+    for left in base.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            left.rmdir()
     return base
 
 
 def _files(limits: ResourceLimits) -> Mapping[str, str]:
     files: dict[str, str] = {}
+    if limits.over == "report":
+        return files
     if limits.memory is not None:
         files |= {"memory.max": str(limits.memory), "memory.oom.group": "1"}
     if limits.processes is not None:

@@ -74,6 +74,10 @@ class ResourceLimits(Section, frozen=True):
         """Those that there are, by name."""
         return {name: value for name, value in structs.asdict(self).items() if value is not None}
 
+    def of_all(self) -> dict[str, Any]:
+        """Those that hold for all processes of a plugin together."""
+        return {name: value for name, value in self.known().items() if name in ("memory", "cpu", "processes")}
+
     def within(self, most: "ResourceLimits") -> "ResourceLimits":
         """These, and none of them above `most`."""
         wanted, bounds = self.known(), most.known()
@@ -121,7 +125,7 @@ class Confinement:
         """What was asked for, for those who look."""
         return {"sandbox": self.mode, **self.limits.known()}
 
-    def plan(self, folder: str, data: str, socket: str, environ: Mapping[str, str]) -> dict[str, Any]:
+    def plan(self, folder: str, data: str, socket: str, environ: Mapping[str, str], group: str = "") -> dict[str, Any]:
         """The orders for the launcher, as JSON.
 
         Args:
@@ -129,6 +133,7 @@ class Confinement:
             data: its data directory, which it may write.
             socket: the broker's socket, or nothing.
             environ: the plugin's environment; a Python plugin needs what PYTHONPATH names.
+            group: the folder of the control group that it joins, or nothing.
         """
         modules = [path for path in environ.get("PYTHONPATH", "").split(":") if path.startswith("/")]
         interpreter = dict.fromkeys((sys.prefix, sys.base_prefix, str(Path(__file__).parents[2])))
@@ -138,6 +143,7 @@ class Confinement:
             "read": [*_SYSTEM, *_RUN, *interpreter, *modules, folder, *([socket] if socket else []), *self.read],
             "write": [*_DEVICES, data, *self.write],
             "rlimits": {name: value for name, value in rlimits.items() if value is not None},
+            "cgroup": group,
         }
 
 

@@ -32,11 +32,18 @@ class Excess:
 
 @dataclass(slots=True)
 class Watch:
-    """One run of one plugin. `exceeded` counts by limit how often it began to exceed it."""
+    """One run of one plugin.
+
+    Args:
+        limits: those of memory, CPU and processes count here.
+        window: seconds over which CPU is judged.
+        exceeded: counts by limit how often it began to exceed it.
+    """
 
     limits: ResourceLimits
+    window: float = CPU_WINDOW_SECS
     exceeded: dict[str, int] = field(default_factory=dict)
-    _over: set[str] = field(default_factory=set)
+    _over: dict[str, str] = field(default_factory=dict)
     _window: tuple[float, float] | None = None
 
     def note(self, use: Use, now: float) -> list[Excess]:
@@ -49,18 +56,24 @@ class Watch:
         found = []
         for limit, used, allowed, text in self._readings(use, now):
             if used > allowed:
-                if limit not in self._over:
-                    self._over.add(limit)
+                known = limit in self._over
+                self._over[limit] = text
+                if not known:
                     self.exceeded[limit] = self.exceeded.get(limit, 0) + 1
                     found.append(Excess(limit, text, self.limits.over or "report"))
             elif used < CALM * allowed:
-                self._over.discard(limit)
+                self._over.pop(limit, None)
         return found
 
     @property
     def over(self) -> list[str]:
         """The limits that are exceeded now."""
         return sorted(self._over)
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The same in words, with the figures of the last reading."""
+        return tuple(self._over[limit] for limit in self.over)
 
     def _readings(self, use: Use, now: float) -> Iterator[tuple[str, float, float, str]]:
         if self.limits.memory is not None:
@@ -69,19 +82,20 @@ class Watch:
         if self.limits.processes is not None:
             text = f"has {use.processes} processes and threads, its limit is {self.limits.processes}"
             yield "processes", use.processes, self.limits.processes, text
-        if self.limits.cpu is not None and (cores := self._cores(use, now)) is not None:
-            text = f"used {cores:.2f} cores over the last {CPU_WINDOW_SECS:g} s, its limit is {self.limits.cpu:g}"
+        if self.limits.cpu is not None and (mean := self._mean(use, now)) is not None:
+            cores, secs = mean
+            text = f"used {cores:.2f} cores over the last {secs:.3g} s, its limit is {self.limits.cpu:g}"
             yield "cpu", cores, self.limits.cpu, text
 
-    def _cores(self, use: Use, now: float) -> float | None:
-        """The mean over a window; None until one is full."""
+    def _mean(self, use: Use, now: float) -> tuple[float, float] | None:
+        """Cores used over a window, and its seconds; None until one is full."""
         if self._window is None:
             self._window = (now, use.cpu_secs)
         began, used = self._window
-        if now - began < CPU_WINDOW_SECS:
+        if now - began < self.window:
             return None
         self._window = (now, use.cpu_secs)
-        return max(0.0, use.cpu_secs - used) / (now - began)
+        return max(0.0, use.cpu_secs - used) / (now - began), now - began
 
 
 def _mib(size: int) -> str:

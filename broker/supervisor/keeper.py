@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from broker.supervisor.keeping import STOP
 from broker.supervisor.plan import Problem
 from broker.supervisor.process import Process
 from broker.supervisor.restart import GiveUp, Leave
@@ -19,10 +20,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a run ended; `failed` unless with exit status 0."""
+    """How a run ended; `failed` unless with exit status 0, `final` when it was over a limit and is to stay down."""
 
     text: str
     failed: bool
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +171,18 @@ class Keeper:
         self._came_up(unit)
 
     async def _watch(self, unit: Unit) -> Ended:
-        """Waits until a run is over; a lost session alone does not end it, if a new one comes in time."""
+        """Waits until a run is over; a lost session alone does not end it, if a new one comes in time.
+
+        A run that has to end because of a limit gets SIGTERM, on which the SDK cleans up.
+        """
         process = unit.process
         assert process is not None
         while True:
             assert unit.lost is not None
-            either: list[asyncio.Future[Any]] = [process.exited, unit.lost]
+            either: list[asyncio.Future[Any]] = [process.exited, process.keeping.ordered, unit.lost]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if process.keeping.ordered.done():
+                await process.end(self._timing.of(unit.manifest).stop)
             if not process.exited.done():
                 await asyncio.wait({process.exited}, timeout=self._timing.settle)
             if process.exited.done():
@@ -193,11 +200,19 @@ class Keeper:
     async def _over(self, unit: Unit, process: Process) -> Ended:
         how = process.exited.result()
         await self._starter.discard(unit)
-        return Ended(how.told(f" after {process.age():.1f} s"), failed=not how.clean)
+        story = how.told(f" after {process.age():.1f} s")
+        if process.keeping.ordered.done():
+            excess = process.keeping.ordered.result()
+            unit.exceeded[excess.limit] += process.keeping.killed
+            return Ended(story, failed=True, final=excess.over == STOP)
+        return Ended(story, failed=not how.clean)
 
     def _judge(self, unit: Unit, ended: Ended, uptime: float) -> float | None:
-        verdict = unit.record.ended(self._clock(), uptime, ended.failed, self._dice())
         story = f"plugin {unit.plugin_id!r} {ended.text}"
+        if ended.final:
+            unit.fail(unit.with_last_words(story), Cause.LIMIT)
+            return None
+        verdict = unit.record.ended(self._clock(), uptime, ended.failed, self._dice())
         if isinstance(verdict, Leave):
             logger.info("%s", story)
             unit.move(Trigger.EXITED)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from broker import tracepoints
+from broker.supervisor.cgroups import Groups
 from broker.supervisor.confinement import (
     NO_LIMITS,
     PACKAGE_SANDBOX,
@@ -19,7 +20,9 @@ from broker.supervisor.confinement import (
     confinement,
 )
 from broker.supervisor.discovery import Installed
+from broker.supervisor.excess import CPU_WINDOW_SECS
 from broker.supervisor.guard import KILL_SECS
+from broker.supervisor.keeping import Keeping
 from broker.supervisor.logs import PluginLog
 from broker.supervisor.output import Output
 from broker.supervisor.spawner import Exit, Program, Spawner
@@ -45,6 +48,8 @@ class Surroundings:
         environ: the broker's own environment; what is private to the broker is left out of it.
         most: the limits that no manifest exceeds.
         sandbox: the mode of plugins about which nobody says anything; packages have one in any case.
+        groups: where the kernel keeps limits; None where it is not to.
+        cpu_window: seconds over which the use of CPU is judged.
     """
 
     home: Path
@@ -53,6 +58,8 @@ class Surroundings:
     environ: Mapping[str, str]
     most: ResourceLimits = NO_LIMITS
     sandbox: Mode = "off"
+    groups: Groups | None = None
+    cpu_window: float = CPU_WINDOW_SECS
 
     def confinement(self, plugin: Installed) -> Confinement:
         """The limits and the sandbox that a plugin is to have."""
@@ -62,11 +69,12 @@ class Surroundings:
         default = PACKAGE_SANDBOX if plugin.packaged and self.sandbox == "off" else self.sandbox
         return confinement(*asked, orders.limits, orders.sandbox, self.most, default)
 
-    def program(self, plugin: Installed, generation: int, token: str) -> Program:
+    def program(self, plugin: Installed, generation: int, token: str, group: str = "") -> Program:
         """What to run for one run of a plugin.
 
         Args:
             token: admits this run, once, to the bus.
+            group: the folder of its control group, or nothing.
         """
         data = str(self.data_dir / plugin.plugin_id)
         own = plugin.manifest.env if plugin.manifest else {}
@@ -85,7 +93,7 @@ class Surroundings:
         if confined.mode != "off":
             env["TMPDIR"] = f"{data}/tmp"  # the common one is out of reach
         socket = self.endpoint.removeprefix("ipc://") if self.endpoint.startswith("ipc://") else ""
-        plan = confined.plan(str(plugin.folder), data, socket, env)
+        plan = confined.plan(str(plugin.folder), data, socket, env, group)
         return Program(plugin.command, str(plugin.folder), data, env, plan)
 
     def _inherited(self) -> dict[str, str]:
@@ -105,13 +113,16 @@ class Process:
     ) -> None:
         self.token = secrets.token_urlsafe(32)
         self.confinement = around.confinement(plugin)
+        self.keeping = Keeping(plugin.plugin_id, self.confinement.limits, around.groups, around.cpu_window)
         self._began = time.monotonic()
         self.pid: int | None = None
         self._output = Output(log)
         try:
-            self._child = spawner.spawn(around.program(plugin, generation, self.token), self._output.write_end)
+            program = around.program(plugin, generation, self.token, self.keeping.group)
+            self._child = spawner.spawn(program, self._output.write_end, self.keeping.end)
         except BaseException:
             self._output.finish()
+            self.keeping.end()
             raise
         finally:
             self._output.handed_over()
@@ -127,7 +138,13 @@ class Process:
     @property
     def in_force(self) -> Mapping[str, Any] | None:
         """What of its limits and its sandbox is in force, once it runs."""
-        return self._child.in_force
+        found = self._child.in_force
+        return None if found is None else self.keeping.shown(found)
+
+    @property
+    def kept_by_kernel(self) -> bool:
+        """Whether its limits are those of a control group, which it cannot exceed."""
+        return bool(self._child.in_force and self._child.in_force.get("cgroup"))
 
     @property
     def spawned(self) -> "asyncio.Future[int]":

@@ -10,9 +10,9 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class Exit:
         status: its exit status, None when a signal ended it or it never ran.
         signal: the number of that signal.
         failure: why it never ran, or what else took it away.
+        remark: what else is known of why it ended.
         killed: how many processes it had left behind, which then were killed.
         alive: those of them that could not be killed.
     """
@@ -64,6 +65,7 @@ class Exit:
     failure: str = ""
     killed: int = 0
     alive: tuple[int, ...] = ()
+    remark: str = ""
 
     @property
     def clean(self) -> bool:
@@ -81,6 +83,8 @@ class Exit:
     def told(self, when: str) -> str:
         """The whole story in one sentence, with `when` after its first part."""
         text = (self.failure or self._by_itself()) + when
+        if self.remark:
+            text += f": {self.remark}"
         if self.killed:
             text += f"; {self.killed} of the processes it left behind had to be killed"
         if self.alive:
@@ -96,14 +100,19 @@ class Exit:
 
 
 class Child:
-    """A process that was ordered; `exited` is done when nothing of it lives any more."""
+    """A process that was ordered; `exited` is done when nothing of it lives any more.
 
-    def __init__(self, control: socket.socket) -> None:
+    Args:
+        remark: asked once, when it has ended, for what else is known of why.
+    """
+
+    def __init__(self, control: socket.socket, remark: Callable[[], str]) -> None:
         loop = asyncio.get_running_loop()
         self.spawned: asyncio.Future[int] = loop.create_future()
         self.exited: asyncio.Future[Exit] = loop.create_future()
         self.in_force: dict[str, Any] | None = None
         self._failure = ""
+        self._remark = remark
         self._control = control
         control.setblocking(False)
         loop.add_reader(control, self._read)
@@ -161,7 +170,7 @@ class Child:
             asyncio.get_running_loop().remove_reader(self._control)
             self._control.close()
             self.spawned.cancel()
-            self.exited.set_result(how)
+            self.exited.set_result(replace(how, remark=self._remark()))
 
 
 class Spawner:
@@ -202,11 +211,12 @@ class Spawner:
         self._channel = ours
         asyncio.get_running_loop().add_reader(ours, self._lost)
 
-    def spawn(self, program: Program, output: int) -> Child:
+    def spawn(self, program: Program, output: int, remark: Callable[[], str] = str) -> Child:
         """Orders a process; it is forked at once and runs its program after `Child.go`.
 
         Args:
             output: descriptor for its standard output and error; may be closed afterwards.
+            remark: see Child.
 
         Raises:
             SupervisorError: this system cannot start plugins.
@@ -219,7 +229,7 @@ class Spawner:
             undo.callback(os.close, copy)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.pop_all()
-        child = Child(ours)
+        child = Child(ours, remark)
         self._children.add(child)
         child.exited.add_done_callback(lambda _: self._children.discard(child))
         self._unsent.append((plan, copy, theirs.detach()))

@@ -58,6 +58,7 @@ class Cause(StrEnum):
     START = "start"
     CRASHES = "crashes"
     ENDED = "ended"
+    LIMIT = "limit"
     DEFECT = "defect"
 
 

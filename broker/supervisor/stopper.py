@@ -93,6 +93,8 @@ class Stopper:
                 task.result()
             elif not (process and process.exited.done()):
                 return f"not done within {limit:.1f} s"
+            elif not process.exited.result().clean:
+                return f"the process {process.exited.result()} instead of an answer"
         except CommandError as error:
             return f"{error.code}: {error.text}"
         finally:

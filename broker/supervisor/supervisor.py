@@ -11,6 +11,7 @@ from math import inf
 from pathlib import Path
 
 from broker import tracepoints
+from broker.supervisor.cgroups import Groups
 from broker.supervisor.confinement import NO_LIMITS, Mode, ResourceLimits
 from broker.supervisor.descent import descend
 from broker.supervisor.discovery import Installed
@@ -19,6 +20,7 @@ from broker.supervisor.enabling import Enabling
 from broker.supervisor.errors import SupervisorError
 from broker.supervisor.keeper import Keeper
 from broker.supervisor.levels import LEVELS
+from broker.supervisor.limiter import Limiter
 from broker.supervisor.lives import Lives
 from broker.supervisor.logs import LogWriter
 from broker.supervisor.ports import Mesh, Records
@@ -58,6 +60,7 @@ class Supervisor:
         timeout: seconds for each step of a start, where a manifest says nothing else.
         most: the limits that no manifest exceeds.
         sandbox: the mode of the sandbox of plugins about which nobody says anything.
+        groups: where the kernel keeps limits; they are only watched when not given.
         timing: every other figure; `timeout` goes before it.
         environ: the environment that plugins inherit; the broker's own when not given.
         passed_on: told of everything that a plugin writes.
@@ -80,6 +83,7 @@ class Supervisor:
         timeout: float = 10.0,
         most: ResourceLimits = NO_LIMITS,
         sandbox: Mode = "off",
+        groups: Groups | None = None,
         timing: Timing | None = None,
         environ: Mapping[str, str] | None = None,
         passed_on: Callable[[str, bytes], None] | None = None,
@@ -88,7 +92,7 @@ class Supervisor:
     ) -> None:
         timing = timing or Timing(step=timeout)
         inherited = dict(os.environ if environ is None else environ)
-        around = Surroundings(home, endpoint, data_dir, inherited, most, sandbox)
+        around = Surroundings(home, endpoint, data_dir, inherited, most, sandbox, groups, timing.cpu_window)
         self._mesh = mesh
         self._log_dir = log_dir
         self._logs = LogWriter(log_dir, passed_on=passed_on)
@@ -99,6 +103,7 @@ class Supervisor:
             return Unit(plugin_id, self._logs.log_of, kept, timing.restart, clock)
 
         self._roster = Roster(plugin_dirs, config_dir, standing, make_unit)
+        self.limiter = Limiter(self._roster)
         self._quarantine = Quarantine(standing, records)
         self._slots = Slots(max_concurrency)
         self._starter = Starter(mesh, self._spawner, around, timing, self._slots)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from broker.supervisor.excess import CPU_WINDOW_SECS
 from broker.supervisor.manifest import Manifest, Timeouts
 from broker.supervisor.restart import RestartLimits
 
@@ -38,6 +39,7 @@ class Timing:
         retry_longest: the most that is waited between attempts.
         abort: from SIGTERM to SIGKILL for a process whose start has failed.
         settle: how long a process whose session is gone may take to end before it is taken for alive.
+        cpu_window: over how long the use of CPU is judged.
     """
 
     step: float = 10.0
@@ -50,6 +52,7 @@ class Timing:
     retry_longest: float = 5.0
     abort: float = 1.0
     settle: float = 0.5
+    cpu_window: float = CPU_WINDOW_SECS
     restart: RestartLimits = field(default_factory=RestartLimits)
 
     def of(self, manifest: Manifest | None) -> StepTimes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -79,6 +80,8 @@ class Unit:
         self.runs = 0
         self.attempts = 0
         self.was_killed = False
+        # By limit, how often it began to exceed it.
+        self.exceeded: Counter[str] = Counter()
         # What the operator should know of its state and did not bring about himself.
         self.note = ""
         self.error = ""
@@ -295,6 +298,8 @@ class Unit:
             asked=self.process.confinement.asked() if self.process else {},
             in_force=self.process.in_force if self.process else None,
             run_age=self.process.age() if self.process else None,
+            over=self.process.keeping.over if self.process else (),
+            exceeded=dict(self.exceeded),
         )
 
     def _write_status(self) -> None:

@@ -27,6 +27,8 @@ class PluginView:
         runs: how often it has come up.
         note: what else the operator should know of its state.
         quarantine: content of it that must not be started.
+        over: the limits that it exceeds now, in words.
+        exceeded: by limit, how often it began to.
         last_exit: how its last run ended.
         run_age: seconds since its process was ordered; None when the broker runs none for it.
         log_dropped: lines that it wrote and that were dropped because they came too fast.
@@ -60,6 +62,8 @@ class PluginView:
     in_force: Mapping[str, Any] | None = None
     run_age: float | None = None
     quarantine: tuple[Quarantined, ...] = ()
+    over: tuple[str, ...] = ()
+    exceeded: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

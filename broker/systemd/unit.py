@@ -42,6 +42,8 @@ RestartPreventExitStatus=2
 KillMode=mixed
 # A plugin that runs out of memory is restarted by the broker, not a reason to stop all others.
 OOMPolicy=continue
+# Limits of plugins are kept by the kernel, in groups below that of the service.
+Delegate=memory pids cpu
 LimitNOFILE=65536
 # Plugins inherit these, so nothing takes away devices, network, namespaces, writable code or home directories.
 NoNewPrivileges=yes

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MAX_PLUGINS = 500
 PLUGIN_LABELS = ("plugin", "process")  # not `instance`: Prometheus sets that one itself
+LIMITS = ("memory", "cpu", "processes")  # those that hold for all processes of a plugin together
 
 Row = Mapping[str, Any]
 
@@ -127,7 +128,13 @@ PLUGIN = (
     Family("plugmesh_plugin_log_lines_dropped_total", "Lines it wrote too fast.", _of("log_lines_dropped")),
 )
 
-OTHERS = ("plugmesh_build_info", "plugmesh_requests_total", "plugmesh_plugin_state", "plugmesh_plugins_not_shown")
+OTHERS = (
+    "plugmesh_build_info",
+    "plugmesh_requests_total",
+    "plugmesh_plugin_state",
+    "plugmesh_plugin_limit_exceeded_total",
+    "plugmesh_plugins_not_shown",
+)
 
 
 def names() -> set[str]:
@@ -180,8 +187,22 @@ def _plugins(rows: Sequence[Row]) -> Iterator[Metric]:
     for labels, row in shown:
         state.add_metric((*labels, row["state"]), 1)
     yield state
+    yield _excesses(shown)
     left = max(0, len(rows) - MAX_PLUGINS)
     yield GaugeMetricFamily("plugmesh_plugins_not_shown", "Plugins beyond what is told here.", value=left)
+
+
+def _excesses(shown: Iterable[tuple[Sequence[str], Row]]) -> Metric:
+    from prometheus_client.core import CounterMetricFamily
+
+    text = "How often it began to exceed a limit."
+    excesses = CounterMetricFamily("plugmesh_plugin_limit_exceeded", text, labels=(*PLUGIN_LABELS, "limit"))
+    for labels, row in shown:
+        for limit in LIMITS:
+            # From zero for a plugin that has such a limit, so that a rate sees the first time.
+            if limit in row["exceeded"] or limit in row["confinement"]["asked"]:
+                excesses.add_metric((*labels, limit), row["exceeded"].get(limit, 0))
+    return excesses
 
 
 def _labelled(broker: Row) -> Iterator[Metric]:

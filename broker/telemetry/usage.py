@@ -16,6 +16,7 @@ from pathlib import Path
 
 SHORTEST_SECS = 0.5  # so long a reading serves all who ask
 PROC = Path("/proc")
+GUARD = b"plugmesh-guard"  # what the supervisor calls the parent of each plugin; whatever that starts stays below it
 _PAGE, _HERTZ = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 
 
@@ -49,6 +50,7 @@ class _Process:
     threads: int
     born: int
     pages: int
+    guards: bool  # it is the guard of a plugin: everything below it belongs to that
 
 
 class Sampler:
@@ -73,8 +75,8 @@ class Sampler:
         """What the processes use now, or half a second ago.
 
         Args:
-            pids: the first process of each plugin; with it are counted those of its session and its process group, and
-                all their descendants. One that does not live is left out.
+            pids: the first process of each plugin; with it are counted those of its session and its process group,
+                those that have got away to its guard, and all their descendants. One that does not live is left out.
         """
         with self._lock:
             asked = frozenset(pids)
@@ -94,7 +96,7 @@ class Sampler:
         before, self._ticks = self._ticks, {}
         self._total_ticks += self._note(own, _ticks(tree, table), before, 0)
         for pid in pids & table.keys():
-            found = _with_descendants(_group_of(pid, table), children)
+            found = _with_descendants(_group_of(pid, table, children), children)
             ticks = _ticks(found, table)
             grown = self._note(table[pid], ticks, before, ticks)
             if pid not in tree:
@@ -139,7 +141,8 @@ def _parse(pid: int, line: bytes) -> _Process:
     parent, group, session = map(int, fields[1:4])
     user, system, dead_user, dead_system = map(int, fields[11:15])
     threads, born, pages = int(fields[17]), int(fields[19]), int(fields[21])
-    return _Process(pid, parent, group, session, user + system, dead_user + dead_system, threads, born, pages)
+    guards = line[line.index(b"(") + 1 : line.rindex(b")")] == GUARD
+    return _Process(pid, parent, group, session, user + system, dead_user + dead_system, threads, born, pages, guards)
 
 
 def _children(processes: Iterable[_Process]) -> dict[int, list[int]]:
@@ -149,8 +152,12 @@ def _children(processes: Iterable[_Process]) -> dict[int, list[int]]:
     return found
 
 
-def _group_of(pid: int, table: Mapping[int, _Process]) -> set[int]:
-    return {each.pid for each in table.values() if pid in (each.pid, each.group, each.session)}
+def _group_of(pid: int, table: Mapping[int, _Process], children: Mapping[int, list[int]]) -> set[int]:
+    found = {each.pid for each in table.values() if pid in (each.pid, each.group, each.session)}
+    parent = table[pid].parent
+    if parent in table and table[parent].guards:
+        found.update(children[parent])
+    return found
 
 
 def _with_descendants(pids: set[int], children: Mapping[int, list[int]]) -> set[int]:

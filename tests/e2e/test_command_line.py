@@ -31,7 +31,10 @@ def test_check_names_plugins_that_cannot_start(mesh: Mesh) -> None:
 
 def test_check_looks_at_the_shipped_plugins_too_when_they_are_to_run(mesh: Mesh) -> None:
     assert "0 plugins, 0 of them" in mesh.cli("check").stdout
-    assert f"{len(DEMO)} plugins, 0 of them cannot start" in mesh.cli("check", "--demo").stdout
+    checked = mesh.cli("check", "--demo").stdout
+    assert f"{len(DEMO)} plugins, 0 of them cannot start" in checked
+    for what in ("Landlock", "no_new_privs", "cgroup v2", "bubblewrap"):
+        assert f"this machine: {what}: " in checked
     mesh.add_plugin("hello")
     twice = mesh.cli("check", "--demo")
     assert twice.returncode == 1

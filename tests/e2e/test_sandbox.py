@@ -39,7 +39,8 @@ def test_a_plugin_in_a_sandbox_works_but_cannot_become_the_operator(mesh: Mesh) 
     shown = mesh.plugin("curious")["confinement"]
     assert shown["asked"] == {"sandbox": "best-effort", "memory": 300 << 20, "open_files": 200}
     assert shown["in_force"]["landlock"] == landlock.version()
-    assert shown["in_force"]["missing"] == []
+    # Whether the kernel keeps the memory depends on what was delegated to whoever runs the tests.
+    assert not [each for each in shown["in_force"]["missing"] if not each.startswith("memory: not kept by the kernel")]
 
 
 def test_a_misspelt_limit_is_told_with_its_line(mesh: Mesh) -> None:

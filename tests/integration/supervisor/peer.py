@@ -8,15 +8,19 @@ The variable PEER holds a JSON object that says how it misbehaves:
     crashes     ends with this status once it has started
     reconnects  registers again when its connection is closed
     loses       closes its connection once, as soon as it has started
+    takes       once it has started: "memory", 128 MiB; "cpu", a core; "processes", 20 children that do nothing
 """
 
+import itertools
 import json
 import os
 import signal
 import socket
 import sys
+import threading
 from typing import Any
 
+KEPT: list[Any] = []
 PLAN: dict[str, Any] = json.loads(os.environ.get("PEER", "{}"))
 
 
@@ -37,6 +41,20 @@ def answer(command: str) -> dict[str, Any]:
     return planned or {"ok": command}
 
 
+def take(what: str) -> None:
+    if what == "memory":
+        KEPT.append(b"x" * (128 << 20))
+    elif what == "cpu":
+        threading.Thread(target=lambda: sum(itertools.count()), daemon=True).start()
+    else:
+        KEPT.extend(os.fork() or idle() for _ in range(20))
+
+
+def idle() -> int:
+    while True:
+        signal.pause()
+
+
 def serve(link: socket.socket) -> bool:
     """Answers commands; returns whether to connect again."""
     for line in link.makefile():
@@ -49,6 +67,8 @@ def serve(link: socket.socket) -> bool:
         if command == "start" and "crashes" in PLAN:
             print("crashing", flush=True)
             os._exit(PLAN["crashes"])
+        if command == "start" and "takes" in PLAN:
+            take(PLAN["takes"])
         if command == "start" and PLAN.pop("loses", False):
             break
         if command == "cleanup" and not PLAN.get("stays"):

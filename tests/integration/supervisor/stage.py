@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from broker.supervisor.cgroups import Groups
 from broker.supervisor.processes import descendants
 from broker.supervisor.restart import RestartLimits
 from broker.supervisor.supervisor import Supervisor
@@ -68,7 +69,9 @@ class Written:
 class Stage:
     """A supervisor in a temporary home."""
 
-    def __init__(self, home: Path, timing: Timing = QUICK, max_concurrency: int = 8) -> None:
+    def __init__(
+        self, home: Path, timing: Timing = QUICK, max_concurrency: int = 8, groups: Groups | None = None
+    ) -> None:
         self.home = home
         self.plugins = home / "plugins"
         self.config = home / "config"
@@ -85,6 +88,7 @@ class Stage:
             endpoint=self.mesh.endpoint,
             max_concurrency=max_concurrency,
             timing=timing,
+            groups=groups,
             dice=lambda: 0.5,
         )
         # A second broker on the same home finds what the first one left.

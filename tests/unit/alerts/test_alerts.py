@@ -20,7 +20,7 @@ RULES, CASES, DASHBOARD = (
 )
 METRIC = re.compile(r"\bplugmesh_\w+")
 # Of whatever the labels of a rule say, these come from our metrics, or from Prometheus itself.
-LABELS = {"plugin", "process", "instance"}
+LABELS = {"plugin", "process", "instance", "limit"}
 
 
 def rules() -> list[dict[str, Any]]:

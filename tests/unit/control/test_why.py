@@ -113,6 +113,8 @@ def down(**changes: Any) -> Case:
             "not installed",
             "do what the text says",
         ),
+        (down(state="failed", cause="limit", error="exited: it uses"), "over_limit", "it uses", "config/hello.yaml"),
+        (down(state="stopped", desired="stopped", runs=0, last_exit="died"), "stopped", "by order", "start hello"),
         (down(state="failed", cause="quarantine", error="quarantined since"), "quarantined", "since", "--force"),
         (down(state="failed", cause="start", error="no port"), "start_failed", "no port", "broker logs hello"),
         (
@@ -142,6 +144,12 @@ def down(**changes: Any) -> Case:
         ),
         (running(session=session(routed=False)), "drained", "was drained", "--undo"),
         (running(says={"ok": False, "reason": "no disk"}), "not_ready", "no disk", "set right"),
+        (
+            Case("hello", plugin(over=("uses 9 GiB",)), session(), WELL),
+            "over_limit",
+            "it uses 9 GiB",
+            "raise the limit",
+        ),
         (running(incidents=[Incident("denied", "denied", "may not serve", 1, 2.0)]), "denied", "may not", "grant it"),
         (running(session=session(services=(ServiceView("hello.x", 4, 9, 4),))), "busy", "hello.x (4 of 4)", "raise"),
         (running(session=session(services=())), "serves_nothing", "serves nothing", "declared"),

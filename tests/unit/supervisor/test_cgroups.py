@@ -48,6 +48,23 @@ def test_a_plugin_without_limits_needs_no_group(tree: Path) -> None:
     assert groups(tree).open("hello", NO_LIMITS) == ""
 
 
+def test_the_kernel_keeps_nothing_of_a_plugin_that_is_only_to_be_reported(tree: Path) -> None:
+    assert groups(tree).open("hello", ResourceLimits(memory=256 << 20, over="report")) == ""
+
+
+def test_empty_groups_that_a_killed_broker_left_are_removed(tree: Path) -> None:
+    (tree / "plugin-old-1").mkdir()
+    assert groups(tree).missing == ""
+    assert not (tree / "plugin-old-1").exists()
+
+
+def test_a_group_that_cannot_hand_on_controllers_is_left_as_it_was_found(tree: Path) -> None:
+    (tree / "cgroup.subtree_control").unlink()
+    (tree / "cgroup.subtree_control").mkdir()
+    assert "directory" in groups(tree).missing
+    assert (tree / "cgroup.procs").read_text() == "0", "the broker is back where it was"
+
+
 def test_what_the_kernel_did_is_told_when_the_plugin_has_ended(tree: Path) -> None:
     made = groups(tree)
     folder = Path(made.open("hello", LIMITS))

@@ -40,7 +40,7 @@ def saying(mesh: Mesh, stats: dict[str, Any], name: str = "hello") -> dict[str, 
     """A status with a plugin that says this of itself."""
     peer = mesh.plugin(name)
     peer.send(p.Ping(1, stats))
-    return status(mesh, view(name, session=peer.number))
+    return status(mesh, view(name, session=peer.number, asked={"memory": 1 << 28}, exceeded={"cpu": 2}))
 
 
 def test_both_formats_pass_a_strict_parser_and_say_the_same(mesh: Mesh) -> None:
@@ -64,6 +64,13 @@ def test_figures_of_a_plugin_are_told_and_derived(mesh: Mesh) -> None:
     assert of(series, "plugmesh_plugin_handling_longest_seconds", **hello) == 1.5
     assert of(series, "plugmesh_plugin_error_ratio", **hello) == 0.25
     assert of(series, "plugmesh_plugin_state", state="running", **hello) == 1
+
+
+def test_excesses_are_counted_by_limit_from_zero_for_each_that_it_has(mesh: Mesh) -> None:
+    series = prometheus.read(shown(saying(mesh, SAID)))
+    name, hello = "plugmesh_plugin_limit_exceeded_total", {"plugin": "hello", "process": ""}
+    assert (of(series, name, limit="cpu", **hello), of(series, name, limit="memory", **hello)) == (2, 0)
+    assert (name, (("limit", "processes"), *hello.items())) not in series
 
 
 def test_a_plugin_of_another_language_that_tells_only_a_mean_is_understood(mesh: Mesh) -> None:

@@ -20,10 +20,20 @@ class Table:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def add(self, pid: int, parent: int, group: int, *, ticks: int = 0, dead: int = 0, pages: int = 1) -> None:
+    def add(
+        self,
+        pid: int,
+        parent: int,
+        group: int,
+        *,
+        ticks: int = 0,
+        dead: int = 0,
+        pages: int = 1,
+        name: str = "a name) with (brackets",
+    ) -> None:
         (self.folder / str(pid)).mkdir(exist_ok=True)
         fields = ["S", parent, group, group, *[0] * 7, ticks, 0, dead, 0, 0, 0, 2, 0, 7 * pid, 0, pages]
-        line = f"{pid} (a name) with (brackets) {' '.join(map(str, fields))} 0 0\n"
+        line = f"{pid} ({name}) {' '.join(map(str, fields))} 0 0\n"
         (self.folder / str(pid) / "stat").write_text(line)
 
     def remove(self, pid: int) -> None:
@@ -52,6 +62,14 @@ def test_a_plugin_is_its_group_and_everything_below_it(table: Table, sampler: Sa
     table.add(22, 1, PLUGIN, pages=4)  # left its parent
     table.add(23, CHILD, CHILD, pages=5)
     assert sampler.read([PLUGIN]).plugins == {PLUGIN: Usage(32 * PAGE, 1.0, 8, 4)}
+
+
+def test_what_has_got_away_from_a_plugin_to_its_guard_is_still_counted(table: Table, sampler: Sampler) -> None:
+    table.add(19, LAUNCHER, BROKER, pages=50, name="plugmesh-guard")
+    table.add(PLUGIN, 19, PLUGIN, pages=20)
+    table.add(30, 19, 30, pages=3)  # forked twice, with a session of its own
+    table.add(31, 30, 31, pages=4)
+    assert sampler.read([PLUGIN]).plugins == {PLUGIN: Usage(27 * PAGE, 0.0, 6, 3)}
 
 
 def test_the_total_counts_each_process_once(table: Table, sampler: Sampler) -> None:

@@ -1,0 +1,82 @@
+"""How one run of a plugin is kept within its limits of memory, CPU and processes: by the kernel or by a watch."""
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from broker.supervisor.cgroups import Groups
+from broker.supervisor.confinement import ResourceLimits
+from broker.supervisor.excess import Excess, Watch
+
+REPORT, RESTART, STOP = "report", "restart", "stop"
+
+
+class Keeping:
+    """The limits of one run, which hold for all of its processes together.
+
+    Args:
+        limits: of the plugin; nothing is done where there are none.
+        groups: where the kernel keeps them; None where it is not to.
+        window: seconds over which CPU is judged.
+
+    `watch` compares what it uses, and is None where there is nothing to compare. `ordered` is done once the run has to
+    end, or was ended, because of an excess; `killed` says that it was the kernel who found it.
+    """
+
+    def __init__(self, plugin_id: str, limits: ResourceLimits, groups: Groups | None, window: float) -> None:
+        self.watch = Watch(limits, window) if limits.of_all() else None
+        self.ordered: asyncio.Future[Excess] = asyncio.get_running_loop().create_future()
+        self.killed = False
+        self.group = ""
+        self._limits = limits
+        self._groups = groups
+        # A name of its own for each run: during an upgrade there are two of one plugin.
+        self._name = f"{plugin_id}-{secrets.token_hex(4)}"
+        self._missing = ""
+        if groups is not None:
+            self._open(groups)
+
+    @property
+    def over(self) -> tuple[str, ...]:
+        """The limits that are exceeded now, in words."""
+        return self.watch.told if self.watch else ()
+
+    def order(self, excess: Excess) -> None:
+        """The run has to end because of this."""
+        if not self.ordered.done():
+            self.ordered.set_result(excess)
+
+    def end(self) -> str:
+        """Let go of the group; returns why the run has ended, if that was because of a limit."""
+        by_kernel = self._groups.close(self._name) if self._groups and self.group else ""
+        if by_kernel:
+            self.killed = True
+            self.order(Excess("memory", by_kernel, self._limits.over or RESTART))
+        if not self.ordered.done():
+            return ""
+        excess = self.ordered.result()
+        return by_kernel or f"it {excess.text} (over: {excess.over})"
+
+    def shown(self, in_force: Mapping[str, Any]) -> dict[str, Any]:
+        """What is in force by the launcher's report, with these limits."""
+        limits = self._limits.of_all()
+        if not limits:
+            return dict(in_force)
+        if in_force.get("cgroup"):
+            return {**limits, **in_force}
+        missing = list(in_force.get("missing", ()))
+        if self._missing:
+            missing.append(f"{', '.join(limits)}: not kept by the kernel, only watched: {self._missing}")
+        return {**in_force, "watched": ", ".join(limits), "missing": missing}
+
+    def _open(self, groups: Groups) -> None:
+        try:
+            self.group = groups.open(self._name, self._limits)
+        except OSError as error:
+            # A limit that is watched is better than a plugin that does not run.
+            self._missing = f"cgroup v2: {error.filename}: {error.strerror}"
+            groups.close(self._name)
+            return
+        if not self.group and self._limits.over != REPORT:
+            self._missing = groups.missing

@@ -1,0 +1,20 @@
+"""Works, and starts a copy of itself that registers with the same name and the same token."""
+
+import os
+import subprocess
+import sys
+
+from plugin_sdk import Plugin
+
+if "COPY" not in os.environ:
+    subprocess.Popen([sys.executable, __file__], env={**os.environ, "COPY": "yes"})
+
+plugin = Plugin("registers_twice")
+
+
+@plugin.service("whoami")
+async def whoami() -> int:
+    return os.getpid()
+
+
+plugin.run()
