@@ -238,6 +238,10 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
         yield "restarts", f"{row['restarts']}; last end: {row['last_exit'] or 'none'}"
     if row["requires"]:
         yield "requires", ", ".join(row["requires"])
+    if row["parent"]:
+        yield "mounts on", f"{row['parent']}, as {row['mount']}"
+    if row["sub_plugins"]:
+        yield "sub-plugins", ", ".join(row["sub_plugins"])
     if row["memory_bytes"] is not None:
         processes = "one process" if row["processes"] == 1 else f"{row['processes']} processes"
         threads = counted(row["threads"], "thread")

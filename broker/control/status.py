@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,8 +27,13 @@ def describe_plugins(facts: Sequence[PluginFacts], snapshot: Snapshot, heartbeat
     rows = [_describe(each, sessions.pop(each.session or 0, None), heartbeat) for each in facts]
     rows += [_further_instance(each, heartbeat) for each in sessions.values() if each.role == "plugin"]
     slow = {each.session for each in snapshot.slow if is_slow(each)}
+    mounted: dict[str, list[str]] = defaultdict(list)
+    for each in facts:
+        if each.parent:
+            mounted[each.mount.rpartition(".")[0]].append(each.name)
     for row in rows:
         row["slow"] = row["session"] in slow
+        row["sub_plugins"] = sorted(mounted.get(row["mount"], ()))
     return sorted(rows, key=lambda row: (row["name"], row["instance"]))
 
 
@@ -55,6 +61,8 @@ def _describe(facts: PluginFacts, session: SessionView | None, heartbeat: float)
         ],
         "last_exit": facts.last_exit,
         "requires": list(facts.requires),
+        "parent": facts.parent,
+        "mount": facts.mount,
         "log_lines_dropped": facts.log_dropped,
         "confinement": {"asked": dict(facts.asked), "in_force": facts.in_force},
         **_describe_session(session, heartbeat),
@@ -87,6 +95,8 @@ def _further_instance(session: SessionView, heartbeat: float) -> dict[str, Any]:
         "quarantine": [],
         "last_exit": "",
         "requires": [],
+        "parent": "",
+        "mount": session.name,
         "log_lines_dropped": 0,
         "confinement": {"asked": {}, "in_force": None},
         **_describe_session(session, heartbeat),
