@@ -1,5 +1,6 @@
 """The command line of `tools/scale`."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -32,6 +33,8 @@ def main(only: Sequence[str], watch: float) -> None:
         "idle": lambda: idle.measure(progress, watch),
         "packages": lambda: packages.measure(progress),
     }
+    # Others that compute at the same time make every figure in seconds worse.
+    click.echo(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the beginning")
     figures = []
     for name in only or NAMES:
         try:
