@@ -27,14 +27,19 @@ def describe_plugins(facts: Sequence[PluginFacts], snapshot: Snapshot, heartbeat
     rows = [_describe(each, sessions.pop(each.session or 0, None), heartbeat) for each in facts]
     rows += [_further_instance(each, heartbeat) for each in sessions.values() if each.role == "plugin"]
     slow = {each.session for each in snapshot.slow if is_slow(each)}
-    mounted: dict[str, list[str]] = defaultdict(list)
-    for each in facts:
-        if each.parent:
-            mounted[each.mount.rpartition(".")[0]].append(each.name)
+    sub_plugins = _by_parent(facts)
     for row in rows:
         row["slow"] = row["session"] in slow
-        row["sub_plugins"] = sorted(mounted.get(row["mount"], ()))
+        row["sub_plugins"] = sub_plugins.get(row["name"], [])
     return sorted(rows, key=lambda row: (row["name"], row["instance"]))
+
+
+def _by_parent(facts: Sequence[PluginFacts]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for each in facts:
+        # Of a chain of names, the last is its own.
+        found[each.mount.rpartition(".")[0].rpartition(".")[2]].append(each.name)
+    return {parent: sorted(names) for parent, names in found.items()}
 
 
 def _describe(facts: PluginFacts, session: SessionView | None, heartbeat: float) -> dict[str, Any]:

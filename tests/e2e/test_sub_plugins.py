@@ -3,9 +3,11 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.e2e.mesh import Mesh, eventually
+from tests.e2e.mesh import SMALL_PLUGIN, Mesh, eventually
 from tests.e2e.packages import Maker
 
 SAYS = '@plugin.service("{service}")\nasync def say() -> str:\n    return "{text}"\n'
@@ -21,6 +23,19 @@ def answer(mesh: Mesh, service: str) -> str:
     """What a service answers, as `broker call` prints it; its error otherwise."""
     called = mesh.cli("call", service)
     return called.stdout.strip() or called.stderr.strip()
+
+
+@contextmanager
+def by_hand(mesh: Mesh, name: str, body: str) -> Iterator[None]:
+    """A plugin that the broker has not started, meanwhile."""
+    assert mesh.cli("key", "add", name).returncode == 0
+    script = mesh.home / f"{name}.py"
+    script.write_text(SMALL_PLUGIN.format(name=name, body=body))
+    with subprocess.Popen([sys.executable, str(script)], env=mesh.environ) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
 
 
 def place(mesh: Mesh, text: str) -> int:
@@ -109,16 +124,33 @@ def test_a_name_that_the_parent_serves_is_not_served_by_its_sub_plugin_too(mesh:
 
 
 def test_one_that_was_started_by_hand_serves_under_its_own_name(mesh: Mesh) -> None:
-    folder = mesh.add_plugin("users", says("get", "Ada"))
+    mesh.add_plugin("users", says("get", "Ada"))
     mesh.run()
-    assert mesh.cli("key", "add", "audit").returncode == 0
-    script = folder.parent.parent / "audit.py"
-    script.write_text(
-        f'from plugin_sdk import Plugin\n\nplugin = Plugin("audit")\n{says("last", "by hand")}\nplugin.run()\n'
-    )
-    with subprocess.Popen([sys.executable, str(script)], env=mesh.environ) as process:
-        try:
-            mesh.wait_for("audit")
-            eventually(lambda: answer(mesh, "audit.last") == '"by hand"')
-        finally:
-            process.terminate()
+    with by_hand(mesh, "audit", says("last", "by hand")):
+        mesh.wait_for("audit")
+        eventually(lambda: answer(mesh, "audit.last") == '"by hand"')
+
+
+def test_a_parent_that_is_changed_in_the_manifest_moves_the_services_with_a_reload(mesh: Mesh) -> None:
+    folder = mesh.add_plugin("audit", TELLS, "parent: users\n")
+    mesh.add_plugin("users", says("get", "Ada"))
+    mesh.add_plugin("core", says("get", "it"))
+    mesh.run()
+    mesh.wait_for("audit")
+    manifest = folder / "plugin.yaml"
+    manifest.write_text(manifest.read_text().replace("users", "core"))
+    reloaded = mesh.cli("reload-config")
+    assert "restarted: new parent" in reloaded.stdout, reloaded.stdout + reloaded.stderr
+    assert answer(mesh, "core.audit.place") == '"core.audit"'
+    assert "unavailable" in answer(mesh, "users.audit.place")
+    assert (mesh.plugin("users")["sub_plugins"], mesh.plugin("core")["sub_plugins"]) == ([], ["audit"])
+
+
+def test_a_parent_that_is_started_by_hand_brings_its_sub_plugin_up(mesh: Mesh) -> None:
+    mesh.add_plugin("audit", TELLS, "parent: users\n")
+    mesh.run()
+    mesh.wait_for("audit", "failed")
+    with by_hand(mesh, "users", says("get", "Ada")):
+        mesh.wait_for("users")
+        assert mesh.cli("start", "audit").returncode == 0
+        assert answer(mesh, "users.audit.place") == '"users.audit"'
