@@ -80,6 +80,13 @@ class Plugin:
         return self._blocking
 
     @property
+    def mount(self) -> str:
+        """The name under which its services appear: its own, or with those of its parents before it."""
+        # A process that inherited the environment of another plugin is not mounted there.
+        own = os.environ.get("BROKER_PLUGIN") == self.name
+        return (own and os.environ.get("BROKER_MOUNT")) or self.name
+
+    @property
     def data_dir(self) -> Path:
         """A directory of its own, made on first use; in the broker's home unless the broker gave another."""
         given = os.environ.get("BROKER_DATA_DIR")
@@ -145,7 +152,7 @@ class Plugin:
 
     def service_names(self) -> list[str]:
         """Full names of the services that were declared."""
-        return [f"{self.name}.{each.name}" for each, _ in self.declared if each.what == "service"]
+        return [f"{self.mount}.{each.name}" for each, _ in self.declared if each.what == "service"]
 
     def declare(self, declaration: Declaration, handler: Handler) -> None:
         """Remember a handler for start(): what the decorators do.
@@ -183,7 +190,7 @@ class Plugin:
                 if declaration.what == "subscription":
                     await self.bus.subscribe(declaration.name, handler, options=declaration.options)
                 elif declaration.what == "service":
-                    await self.bus.serve(f"{self.name}.{declaration.name}", handler, options=declaration.options)
+                    await self.bus.serve(f"{self.mount}.{declaration.name}", handler, options=declaration.options)
         except BaseException:
             await self._withdraw()
             raise

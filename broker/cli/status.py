@@ -245,6 +245,10 @@ def _facts(row: Row) -> Iterator[tuple[str, str]]:
         yield "exceeded", f"its limit of {times}"
     if row["requires"]:
         yield "requires", ", ".join(row["requires"])
+    if row["parent"]:
+        yield "mounts on", f"{row['parent']}, as {row['mount']}"
+    if row["sub_plugins"]:
+        yield "sub-plugins", ", ".join(row["sub_plugins"])
     if row["memory_bytes"] is not None:
         processes = "one process" if row["processes"] == 1 else f"{row['processes']} processes"
         threads = counted(row["threads"], "thread")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,9 +27,19 @@ def describe_plugins(facts: Sequence[PluginFacts], snapshot: Snapshot, heartbeat
     rows = [_describe(each, sessions.pop(each.session or 0, None), heartbeat) for each in facts]
     rows += [_further_instance(each, heartbeat) for each in sessions.values() if each.role == "plugin"]
     slow = {each.session for each in snapshot.slow if is_slow(each)}
+    sub_plugins = _by_parent(facts)
     for row in rows:
         row["slow"] = row["session"] in slow
+        row["sub_plugins"] = sub_plugins.get(row["name"], [])
     return sorted(rows, key=lambda row: (row["name"], row["instance"]))
+
+
+def _by_parent(facts: Sequence[PluginFacts]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for each in facts:
+        # Of a chain of names, the last is its own.
+        found[each.mount.rpartition(".")[0].rpartition(".")[2]].append(each.name)
+    return {parent: sorted(names) for parent, names in found.items()}
 
 
 def _describe(facts: PluginFacts, session: SessionView | None, heartbeat: float) -> dict[str, Any]:
@@ -57,6 +68,8 @@ def _describe(facts: PluginFacts, session: SessionView | None, heartbeat: float)
         ],
         "last_exit": facts.last_exit,
         "requires": list(facts.requires),
+        "parent": facts.parent,
+        "mount": facts.mount,
         "log_lines_dropped": facts.log_dropped,
         "confinement": {"asked": dict(facts.asked), "in_force": facts.in_force},
         **_describe_session(session, heartbeat),
@@ -91,6 +104,8 @@ def _further_instance(session: SessionView, heartbeat: float) -> dict[str, Any]:
         "quarantine": [],
         "last_exit": "",
         "requires": [],
+        "parent": "",
+        "mount": session.name,
         "log_lines_dropped": 0,
         "confinement": {"asked": {}, "in_force": None},
         **_describe_session(session, heartbeat),

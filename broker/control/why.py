@@ -160,7 +160,8 @@ def _on_its_way(case: Case) -> Answer | None:
     plugin = _plugin(case)
     if plugin.state not in _UP:
         return None
-    needs = f"for {', '.join(plugin.requires)} or " if plugin.requires else "for "
+    others = [*filter(None, [plugin.parent]), *plugin.requires]
+    needs = f"for {', '.join(others)} or " if others else "for "
     waits = f": it waits {needs}its turn" if plugin.state == "waiting" else ""
     again = ", once more after its session was lost" if plugin.state == "registering" and plugin.runs else ""
     text = f"plugin {case.name!r} is {plugin.state} since {plugin.since:.1f} s{waits}{again}"

@@ -29,12 +29,14 @@ class Refusal(BusError):
 class Expected:
     """A start of a managed plugin that has not registered yet, or may register again after a lost link.
 
-    `routed`: whether its services and subscriptions come into force at once, or with a switch.
+    `mount`: the name under which it serves, when that is not its own. `routed`: whether its services and subscriptions
+    come into force at once, or with a switch.
     """
 
     plugin_id: str
     pid: int
     permissions: Permissions
+    mount: str = ""
     routed: bool = True
 
 
@@ -49,10 +51,17 @@ class Admission:
         self.closed = False
 
     def expect(
-        self, token: str, plugin_id: str, pid: int, permissions: Permissions = UNRESTRICTED, *, routed: bool = True
+        self,
+        token: str,
+        plugin_id: str,
+        pid: int,
+        permissions: Permissions = UNRESTRICTED,
+        *,
+        mount: str = "",
+        routed: bool = True,
     ) -> None:
         """Admit the process `pid`, or one of its process group, as `plugin_id` when it shows `token`."""
-        self._expected[token] = Expected(plugin_id, pid, permissions, routed)
+        self._expected[token] = Expected(plugin_id, pid, permissions, mount, routed)
 
     def set_routed(self, token: str, routed: bool) -> None:
         """Whether a process that registers again by this token is routed."""
@@ -131,4 +140,5 @@ def _by_start(packet: p.Register, origin: Origin, expected: Expected) -> Identit
     if origin.pid and expected.pid not in (origin.pid, origin.group):
         text = f"this token was made for process {expected.pid}, but process {origin.pid} shows it"
         raise Refusal("bad_token", text)
-    return Identity(expected.plugin_id, "managed", permissions=expected.permissions, routed=expected.routed)
+    granted, mount, routed = expected.permissions, expected.mount, expected.routed
+    return Identity(expected.plugin_id, "managed", permissions=granted, mount=mount, routed=routed)

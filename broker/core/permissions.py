@@ -31,18 +31,26 @@ def _may_read_logs(session: Session, pattern: str) -> bool:
     return pattern.startswith(_LOGS) and granted
 
 
-def check_may_serve(session: Session, service: str) -> None:
-    """Raise BusError `denied` unless this session may offer `service`."""
+def check_may_serve(session: Session, service: str, holder: Session | None) -> None:
+    """Raise BusError `denied` unless this session may offer `service`; `holder` serves it already, if anybody does."""
     if session.identity.local:
         return
-    if session.role == "plugin" and service.startswith(session.name + "."):
+    if session.role == "plugin" and service.startswith(session.mount + "."):
         if session.may_offer is not None and not session.may_offer[service]:
             raise missing(session, "services: offer", service)
+        if holder is not None and holder.name != session.name:
+            # A plugin and one that is mounted on it share the beginning of their names.
+            text = f"service {service!r} is served by plugin {holder.name!r} already"
+            raise BusError("denied", f"{text}: one of the two must call its service something else")
         return
     if is_reserved(service):
         raise BusError("denied", f"service {service!r} is reserved for the broker")
-    text = f"{session.role} {session.name!r} may not serve {service!r}: plugins serve names under their own"
-    raise BusError("denied", f"{text}, such as {session.name}.{service.split('.')[-1]}")
+    text = f"{session.role} {session.name!r} may not serve {service!r}: plugins serve names under {_where(session)}"
+    raise BusError("denied", f"{text}, such as {session.mount}.{service.split('.')[-1]}")
+
+
+def _where(session: Session) -> str:
+    return f"the one they are mounted as, {session.mount}" if session.mount != session.name else "their own"
 
 
 def check_may_call(session: Session, service: str) -> None:

@@ -57,7 +57,7 @@ class Requests:
     def serve(self, session: Session, packet: p.Serve, now: float) -> None:
         """Register a service of this session; raises BusError when it is refused."""
         name = check_subject(packet.service)
-        check_may_serve(session, name)
+        check_may_serve(session, name, self.services.holder(name))
         if name in session.instances:
             raise BusError("bad_packet", f"service {name!r} is served by this session already")
         if len(session.instances) >= self._limits.services:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from broker.core.backlog import Backlog
-from broker.core.sessions import Instance, Pending
+from broker.core.sessions import Instance, Pending, Session
 
 
 class Service:
@@ -72,6 +72,11 @@ class Services:
         service = self.obtain(name)
         service.instances.append(instance)
         return service
+
+    def holder(self, name: str) -> Session | None:
+        """A session that serves this name, if one does."""
+        service = self._services.get(name)
+        return service.instances[0].session if service is not None and service.instances else None
 
     def remove(self, name: str, instance: Instance) -> Service | None:
         """Take an instance away; returns its service."""

@@ -32,13 +32,15 @@ class Origin:
 class Identity:
     """Who a session is, and how that was proven: `managed`, `key`, `operator`, `curve` or `local`.
 
-    `routed`: whether it is to be routed from its beginning.
+    `mount`: the name under which it serves, when that is not its own. `routed`: whether it is to be routed from its
+    beginning.
     """
 
     name: str
     proof: str
     operator: bool = False
     permissions: Permissions = UNRESTRICTED
+    mount: str = ""
     routed: bool = True
 
     @property
@@ -104,6 +106,11 @@ class Session:
     def name(self) -> str:
         """The proven name."""
         return self.identity.name
+
+    @property
+    def mount(self) -> str:
+        """The name under which it serves: its own, unless the broker has mounted it on another plugin."""
+        return self.identity.mount or self.identity.name
 
     @property
     def waiting(self) -> int:

@@ -50,11 +50,14 @@ class MeshPort:
         self._owners: dict[str, str] = {}
         self._refusals: dict[str, deque[str]] = {}
 
-    def expect(self, plugin_id: str, token: str, pid: int, asked: Access | None, *, routed: bool = True) -> None:
+    def expect(
+        self, plugin_id: str, token: str, pid: int, asked: Access | None, *, mount: str = "", routed: bool = True
+    ) -> None:
         """Admit the process `pid`, or one of its group, as `plugin_id` when it shows `token`."""
         self._refusals[plugin_id] = deque(maxlen=MAX_REFUSALS)
         self._owners[token] = plugin_id
-        self._router.admission.expect(token, plugin_id, pid, self._granted(plugin_id, asked), routed=routed)
+        permissions = self._granted(plugin_id, asked)
+        self._router.admission.expect(token, plugin_id, pid, permissions, mount=mount, routed=routed)
 
     def forget(self, token: str) -> None:
         """Admit nobody by this token any more, and end the session that it opened.

@@ -16,6 +16,7 @@ _FIELDS = (
     "description",
     "enabled",
     "requires",
+    "parent",
     "after",
     "conflicts",
     "services",

@@ -44,6 +44,7 @@ class Installed:
             version=self.manifest.version,
             origin=str(self.folder),
             requires=self.manifest.requires,
+            parent=self.manifest.parent,
             after=self.manifest.after,
             conflicts=self.manifest.conflicts,
             enabled=self.manifest.enabled,

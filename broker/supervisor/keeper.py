@@ -159,7 +159,9 @@ class Keeper:
             await other.settled.wait()
         for other in before.required:
             if other.state is not State.RUNNING:
-                raise Blocked(other.problem.blocks(unit.plugin_id))
+                raise Blocked(
+                    other.problem.blocks(unit.plugin_id, mounts=unit.candidate.parent_name == other.plugin_id)
+                )
 
     def _has_come_up(self, unit: Unit) -> None:
         version = f" {unit.manifest.version}" if unit.manifest else ""

@@ -18,6 +18,7 @@ from broker.supervisor.values import (
     Command,
     Environment,
     FreeConfig,
+    Parent,
     PluginId,
     PluginVersion,
     Requirement,
@@ -54,6 +55,7 @@ class Manifest(Section, frozen=True):
     description: Annotated[str, TEXT] = ""
     enabled: Annotated[bool, FLAG] = True
     requires: Annotated[tuple[Requirement, ...], Meta(description="a list such as ['logger>=1.0']")] = ()
+    parent: Parent = None
     after: Annotated[tuple[PluginId, ...], Meta(description="a list of plugin names")] = ()
     conflicts: Annotated[tuple[Requirement, ...], Meta(description="a list such as ['old-logger<2']")] = ()
     services: Annotated[tuple[str, ...], Meta(description="a list of service names")] = ()

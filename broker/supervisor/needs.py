@@ -1,4 +1,4 @@
-"""The grammar of `requires` and `conflicts`: a plugin's name, and the versions of it that count."""
+"""The grammar of `requires`, `parent` and `conflicts`: a plugin's name, and the versions of it that count."""
 
 from dataclasses import dataclass
 

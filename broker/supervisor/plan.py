@@ -10,6 +10,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from packaging.version import Version
 
+from broker.supervisor.mounts import mount_points, mount_too_deep
 from broker.supervisor.needs import Need
 
 Graph = dict[str, set[str]]
@@ -23,6 +24,7 @@ class Candidate:
         version: None when nobody knows it, as for a process started by hand.
         origin: where it was found, for texts.
         requires: plugins that must run before it starts.
+        parent: one more of those, under whose name its services appear.
         after: plugins that start before it if they start at all.
         fault: why its own description cannot be used; empty when it can.
     """
@@ -31,10 +33,21 @@ class Candidate:
     version: Version | None = None
     origin: str = ""
     requires: tuple[Need, ...] = ()
+    parent: Need | None = None
     after: tuple[str, ...] = ()
     conflicts: tuple[Need, ...] = ()
     enabled: bool = True
     fault: str = ""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """Everything that must run before it starts."""
+        return self.requires if self.parent is None else (self.parent, *self.requires)
+
+    @property
+    def parent_name(self) -> str:
+        """The plugin that it mounts on; empty for none."""
+        return self.parent.name if self.parent else ""
 
     def __str__(self) -> str:
         version = f" {self.version}" if self.version else ""
@@ -48,10 +61,12 @@ class Problem:
     Args:
         chain: the plugin itself, then what it needs, down to the one at fault.
         cause: what is wrong with the last of the chain.
+        mounts: whether the second of the chain is the parent of the first.
     """
 
     chain: tuple[str, ...]
     cause: str
+    mounts: bool = False
 
     @property
     def text(self) -> str:
@@ -60,11 +75,12 @@ class Problem:
             return self.cause
         first, second = self.chain[:2]
         arrows = " → ".join(self.chain)
-        return f"plugin {first!r} needs {second}, which cannot start ({arrows}): {self.cause}"
+        needs = "mounts on" if self.mounts else "needs"
+        return f"plugin {first!r} {needs} {second}, which cannot start ({arrows}): {self.cause}"
 
-    def blocks(self, name: str) -> "Problem":
-        """The same trouble as a plugin meets it that needs this one."""
-        return Problem((name, *self.chain), self.cause)
+    def blocks(self, name: str, *, mounts: bool = False) -> "Problem":
+        """The same trouble as a plugin meets it that needs this one, or mounts on it."""
+        return Problem((name, *self.chain), self.cause, mounts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +91,7 @@ class Plan:
         levels: a plugin's hard and soft predecessors all stand in earlier levels.
         before: predecessors of each plugin in `levels`, hard and soft.
         requires: the hard ones alone.
+        mounts: the name under which each plugin serves; none for one that is its own ancestor.
         notes: soft edges that were left out, in words.
         unmet: plugins with a need of their own that nobody meets.
         conflicting: plugins that cannot start beside another one.
@@ -85,6 +102,7 @@ class Plan:
     problems: Mapping[str, Problem] = field(default_factory=dict)
     before: Mapping[str, frozenset[str]] = field(default_factory=dict)
     requires: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    mounts: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     unmet: frozenset[str] = frozenset()
     conflicting: frozenset[str] = frozenset()
@@ -115,10 +133,12 @@ def make_plan(candidates: Iterable[Candidate]) -> Plan:
     for name in usable:
         if causes := unmet[name] + conflicts[name]:
             problems[name] = Problem((name,), "; ".join(causes))
-    hard = {name: {need.name for need in each.requires} for name, each in usable.items()}
+    hard = {name: {need.name for need in each.needs} for name, each in usable.items()}
     cycles = tuple(_cycles(_without(hard, problems)))
-    problems |= _in_cycles(cycles)
-    problems |= _blocked(hard, problems)
+    problems |= _in_cycles(cycles, usable)
+    mounts = mount_points({name: each.parent_name for name, each in known.items()})
+    problems |= _too_deep(usable, mounts)
+    problems |= _blocked(hard, problems, usable)
     hard = _without(hard, problems)
     order, notes = _with_soft_edges(hard, usable)
     return Plan(
@@ -126,6 +146,7 @@ def make_plan(candidates: Iterable[Candidate]) -> Plan:
         problems=problems,
         before={name: frozenset(before) for name, before in order.items()},
         requires={name: frozenset(before) for name, before in hard.items()},
+        mounts=mounts,
         notes=tuple(notes),
         unmet=frozenset(filter(unmet.get, unmet)),
         conflicting=frozenset(filter(conflicts.get, conflicts)),
@@ -134,7 +155,7 @@ def make_plan(candidates: Iterable[Candidate]) -> Plan:
 
 
 def _unmet_needs(each: Candidate, known: Mapping[str, Candidate]) -> list[str]:
-    return [cause for need in each.requires if (cause := _unmet(each, need, known))]
+    return [cause for need in each.needs if (cause := _unmet(each, need, known))]
 
 
 def _conflicts(each: Candidate, known: Mapping[str, Candidate]) -> list[str]:
@@ -144,12 +165,13 @@ def _conflicts(each: Candidate, known: Mapping[str, Candidate]) -> list[str]:
 
 def _unmet(each: Candidate, need: Need, known: Mapping[str, Candidate]) -> str:
     other = known.get(need.name)
+    needs = "mounts on" if need is each.parent else "needs"
     if other is None:
-        return _missing(each, need, known)
+        return f"plugin {each.name!r} {needs} {need} but {_missing(each, need, known)}"
     if not other.enabled:
-        return f"plugin {each.name!r} needs {need} but {other} is disabled: enable it{_place(other)}"
+        return f"plugin {each.name!r} {needs} {need} but {other} is disabled: enable it{_place(other)}"
     if not other.fault and not need.admits(other.version):
-        return f"plugin {each.name!r} needs {need} but {other} is installed{_place(other)}"
+        return f"plugin {each.name!r} {needs} {need} but {other} is installed{_place(other)}"
     return ""
 
 
@@ -163,7 +185,7 @@ def _conflict(each: Candidate, need: Need, known: Mapping[str, Candidate]) -> st
 def _missing(each: Candidate, need: Need, known: Mapping[str, Candidate]) -> str:
     near = get_close_matches(need.name, sorted(known.keys() - {each.name}), n=1, cutoff=0.75)
     way_out = f"did you mean {near[0]!r}?" if near else "install it"
-    return f"plugin {each.name!r} needs {need} but no plugin {need.name!r} is installed; {way_out}"
+    return f"no plugin {need.name!r} is installed; {way_out}"
 
 
 def _place(each: Candidate) -> str:
@@ -181,12 +203,15 @@ def _cycles(graph: Graph) -> Iterator[tuple[str, ...]]:
         graph = _without(graph, cycle)
 
 
-def _in_cycles(cycles: Iterable[tuple[str, ...]]) -> dict[str, Problem]:
+def _in_cycles(cycles: Iterable[tuple[str, ...]], usable: Mapping[str, Candidate]) -> dict[str, Problem]:
     found: dict[str, Problem] = {}
     for cycle in cycles:
+        mounts = [usable[name].parent_name == other for name, other in zip(cycle, (*cycle[1:], cycle[0]), strict=True)]
+        needs = "mounts on itself" if all(mounts) else "needs itself"
+        where = "'parent'" if all(mounts) else "'requires' or 'parent'" if any(mounts) else "'requires'"
         for index, name in enumerate(cycle):
             arrows = " → ".join((*cycle[index:], *cycle[: index + 1]))
-            found[name] = Problem((name,), f"plugin {name!r} needs itself: {arrows}; drop one of these from 'requires'")
+            found[name] = Problem((name,), f"plugin {name!r} {needs}: {arrows}; drop one of these from {where}")
     return found
 
 
@@ -200,7 +225,12 @@ def _cycle(graph: Graph) -> tuple[str, ...]:
     return ()
 
 
-def _blocked(hard: Graph, problems: Mapping[str, Problem]) -> dict[str, Problem]:
+def _too_deep(usable: Iterable[str], mounts: Mapping[str, str]) -> dict[str, Problem]:
+    told = {name: mount_too_deep(name, mounts.get(name, "")) for name in usable}
+    return {name: Problem((name,), text) for name, text in told.items() if text}
+
+
+def _blocked(hard: Graph, problems: Mapping[str, Problem], usable: Mapping[str, Candidate]) -> dict[str, Problem]:
     """The problems of those that need a plugin with a problem, nearest first so that chains are short."""
     found: dict[str, Problem] = {}
     edge = dict(problems)
@@ -209,7 +239,7 @@ def _blocked(hard: Graph, problems: Mapping[str, Problem]) -> dict[str, Problem]
         for name, before in hard.items():
             culprits = sorted(before & edge.keys())
             if culprits and name not in problems and name not in found:
-                nearer[name] = edge[culprits[0]].blocks(name)
+                nearer[name] = edge[culprits[0]].blocks(name, mounts=usable[name].parent_name == culprits[0])
         found |= nearer
         edge = nearer
     return found

@@ -8,11 +8,14 @@ from broker.supervisor.access import Access
 class Mesh(Protocol):
     """The bus, as far as the life of plugins is concerned."""
 
-    def expect(self, plugin_id: str, token: str, pid: int, asked: Access | None, *, routed: bool = True) -> None:
+    def expect(
+        self, plugin_id: str, token: str, pid: int, asked: Access | None, *, mount: str = "", routed: bool = True
+    ) -> None:
         """Admit this token at REGISTER, under this name and from this process only, until forget().
 
         Args:
             asked: the permissions that the plugin asks for.
+            mount: the name under which it serves, when that is not its own.
             routed: False for a process that stands by: its services and subscriptions come into force with switch().
         """
 

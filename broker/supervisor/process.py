@@ -69,11 +69,12 @@ class Surroundings:
         default = PACKAGE_SANDBOX if plugin.packaged and self.sandbox == "off" else self.sandbox
         return confinement(*asked, orders.limits, orders.sandbox, self.most, default)
 
-    def program(self, plugin: Installed, generation: int, token: str, group: str = "") -> Program:
+    def program(self, plugin: Installed, generation: int, token: str, mount: str, group: str = "") -> Program:
         """What to run for one run of a plugin.
 
         Args:
             token: admits this run, once, to the bus.
+            mount: the name under which it serves.
             group: the folder of its control group, or nothing.
         """
         data = str(self.data_dir / plugin.plugin_id)
@@ -85,6 +86,7 @@ class Surroundings:
             "BROKER_HOME": str(self.home),
             "BROKER_ENDPOINT": self.endpoint,
             "BROKER_PLUGIN": plugin.plugin_id,
+            "BROKER_MOUNT": mount,
             "BROKER_TOKEN": token,
             "BROKER_DATA_DIR": data,
             "BROKER_GENERATION": str(generation),
@@ -109,16 +111,17 @@ class Process:
     """A run of an installed plugin; it is forked at once and runs its program after `go`."""
 
     def __init__(
-        self, plugin: Installed, generation: int, around: Surroundings, spawner: Spawner, log: PluginLog
+        self, plugin: Installed, generation: int, around: Surroundings, spawner: Spawner, log: PluginLog, mount: str
     ) -> None:
         self.token = secrets.token_urlsafe(32)
+        self.mount = mount
         self.confinement = around.confinement(plugin)
         self.keeping = Keeping(plugin.plugin_id, self.confinement.limits, around.groups, around.cpu_window)
         self._began = time.monotonic()
         self.pid: int | None = None
         self._output = Output(log)
         try:
-            program = around.program(plugin, generation, self.token, self.keeping.group)
+            program = around.program(plugin, generation, self.token, self.mount, self.keeping.group)
             self._child = spawner.spawn(program, self._output.write_end, self.keeping.end)
         except BaseException:
             self._output.finish()

@@ -139,6 +139,10 @@ class Roster:
             required=[self._units[name] for name in sorted(hard)],
         )
 
+    def mount(self, plugin_id: str) -> str:
+        """The name under which a plugin serves from its next start on."""
+        return self.plan.mounts.get(plugin_id, plugin_id)
+
     def take_in(self, catalog: Catalog) -> None:
         """Takes in what was found, but for plugins that are active."""
         found = {each.plugin_id: each for each in catalog.plugins}

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -55,14 +55,24 @@ class Starter:
 
     Args:
         slots: bounds how many are on their way up; those that run do not count.
+        mount: the name under which a plugin serves.
     """
 
-    def __init__(self, mesh: Mesh, spawner: Spawner, around: Surroundings, timing: Timing, slots: Slots) -> None:
+    def __init__(
+        self,
+        mesh: Mesh,
+        spawner: Spawner,
+        around: Surroundings,
+        timing: Timing,
+        slots: Slots,
+        mount: Callable[[str], str],
+    ) -> None:
         self._mesh = mesh
         self._spawner = spawner
         self._around = around
         self._timing = timing
         self._slots = slots
+        self._mount = mount
 
     def set_step(self, secs: float) -> None:
         """Changes what each step may take, for those that begin from now on."""
@@ -153,7 +163,8 @@ class Starter:
             raise Superseded
         unit.last_words = []
         try:
-            process = Process(unit.installed, generation, self._around, self._spawner, unit.log)
+            mount = self._mount(unit.plugin_id)
+            process = Process(unit.installed, generation, self._around, self._spawner, unit.log, mount)
         except SupervisorError as error:
             raise StepRefused(f"spawn: {error.text}") from None
         except OSError as error:
@@ -161,7 +172,7 @@ class Starter:
         unit.process = process
         pid = await self._step(process, "spawn", _until_forked(process), self._timing.step)
         asked = unit.manifest.permissions if unit.manifest else None
-        self._mesh.expect(unit.plugin_id, process.token, pid, asked, routed=not unit.standby)
+        self._mesh.expect(unit.plugin_id, process.token, pid, asked, mount=mount, routed=not unit.standby)
         process.go()
         return process
 

@@ -106,7 +106,7 @@ class Supervisor:
         self.limiter = Limiter(self._roster)
         self._quarantine = Quarantine(standing, records)
         self._slots = Slots(max_concurrency)
-        self._starter = Starter(mesh, self._spawner, around, timing, self._slots)
+        self._starter = Starter(mesh, self._spawner, around, timing, self._slots, self._roster.mount)
         keeper = Keeper(
             self._starter,
             timing,
@@ -379,7 +379,8 @@ class Supervisor:
     def _view(self, unit: Unit) -> PluginView:
         name = unit.plugin_id
         note = self._upgrades.phase(name) or self._enabling.note(name) or unit.note
-        return replace(unit.view(), quarantine=self._quarantine.of(name), note=note)
+        mount = unit.process.mount if unit.process else self._roster.mount(name)
+        return replace(unit.view(), quarantine=self._quarantine.of(name), note=note, mount=mount)
 
     def _sessions_of(self, name: str) -> list[int]:
         unit = self._roster.get(name)

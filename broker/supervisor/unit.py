@@ -290,6 +290,7 @@ class Unit:
             note=self.note,
             last_exit=self.last_exit,
             requires=tuple(map(str, manifest.requires)) if manifest else (),
+            parent=str(manifest.parent or "") if manifest else "",
             cause=self.cause if self.state is State.FAILED else "",
             chain=self.blocked.chain if self.blocked else (),
             retry_in=None if self.retry_at is None else max(0.0, self.retry_at - self._clock()),

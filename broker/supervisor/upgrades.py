@@ -161,6 +161,11 @@ class Upgrades:
         """Refuses a version that would keep itself, or what needs it, from starting."""
         if not found.candidate.enabled:
             raise SupervisorError("disabled", f"plugin {unit.plugin_id!r} is disabled by its configuration")
+        if unit.active and found.candidate.parent_name != unit.candidate.parent_name:
+            before, after = (each.parent_name or "no plugin" for each in (unit.candidate, found.candidate))
+            text = f"it mounts on {before} and would mount on {after}, so its services would change their names"
+            text = f"plugin {unit.plugin_id!r} is not upgraded: {text}; `broker stop {unit.plugin_id}` first"
+            raise SupervisorError("failed", text)
         plan = make_plan(found.candidate if each is unit else each.candidate for each in self._roster)
         fresh = [problem.text for name, problem in plan.problems.items() if name not in self._roster.plan.problems]
         own = plan.problems.get(unit.plugin_id)

@@ -86,6 +86,9 @@ Secs = Annotated[
     Annotated[float, Meta(gt=0, le=3600)] | None, Meta(description="a number of seconds above 0, at most 3600")
 ]
 Requirement = Annotated[Need, Before(parse_need)]
+Parent = Annotated[
+    Need | None, Meta(description="a plugin's name and versions, such as 'users' or 'users>=1.0'"), Before(parse_need)
+]
 PluginId = Annotated[str, _plugin_id]
 PluginVersion = Annotated[Version, Meta(description='a version in quotes, such as "1.0"'), Before(_version)]
 Command = Annotated[

@@ -33,6 +33,8 @@ class PluginView:
         run_age: seconds since its process was ordered; None when the broker runs none for it.
         log_dropped: lines that it wrote and that were dropped because they came too fast.
         asked: limits and sandbox that its process is to have.
+        parent: the plugin on which it mounts, with the versions that will do; empty for none.
+        mount: the name under which it serves.
         in_force: those that it has, and under `missing` why it has not the others; None when it has no process.
     """
 
@@ -61,6 +63,8 @@ class PluginView:
     asked: Mapping[str, Any] = field(default_factory=dict)
     in_force: Mapping[str, Any] | None = None
     run_age: float | None = None
+    parent: str = ""
+    mount: str = ""
     quarantine: tuple[Quarantined, ...] = ()
     over: tuple[str, ...] = ()
     exceeded: Mapping[str, int] = field(default_factory=dict)

@@ -104,7 +104,7 @@ def test_the_event_of_a_slow_consumer_is_told() -> None:
 
 def test_the_environment_of_a_managed_plugin_is_told() -> None:
     around = Surroundings(Path("/home"), "ipc://socket", Path("/data"), {})
-    given = around.program(Installed("hello", Path("/plugins/hello")), 1, "token").env
+    given = around.program(Installed("hello", Path("/plugins/hello")), 1, "token", "hello").env
     told = {name for (name, _) in table("variable", "meaning")}
     assert told == {name for name in given if name.startswith("BROKER_")}
 

@@ -59,7 +59,9 @@ class LineMesh:
             link.writer.close()
         await self._server.wait_closed()
 
-    def expect(self, plugin_id: str, token: str, pid: int, asked: object, *, routed: bool = True) -> None:
+    def expect(
+        self, plugin_id: str, token: str, pid: int, asked: object, *, mount: str = "", routed: bool = True
+    ) -> None:
         self._expected[token] = (plugin_id, pid)
         if not routed:
             self.standby.add(token)

@@ -166,7 +166,7 @@ def test_where_a_required_sandbox_cannot_be_had_nothing_is_run(tmp_path: Path, m
     told: dict[str, str] = {}
 
     async def scenario(bench: Bench) -> None:
-        program = bench.around.program(installed, 1, "token")
+        program = bench.around.program(installed, 1, "token", installed.plugin_id)
         program.confinement["cgroup"] = str(tmp_path / "no-such-group")
         monkeypatch.setattr(type(bench.around), "program", lambda *_: program)
         process = bench.start(installed)

@@ -31,7 +31,8 @@ class Bench:
 
     def start(self, plugin: str | Installed, go: bool = True) -> Process:
         installed = read_folder(PLUGINS / plugin, PLUGINS / "no-config") if isinstance(plugin, str) else plugin
-        process = Process(installed, 1, self.around, self.spawner, self.logs.log_of(installed.plugin_id))
+        log = self.logs.log_of(installed.plugin_id)
+        process = Process(installed, 1, self.around, self.spawner, log, installed.plugin_id)
         if go:
             process.go()
         return process

@@ -367,3 +367,13 @@ def test_the_data_directory_is_private_and_lies_in_the_home(tmp_path: Path, monk
     assert path.stat().st_mode & 0o777 == 0o700
     monkeypatch.setenv("BROKER_DATA_DIR", str(tmp_path / "elsewhere"))
     assert Plugin("hello").data_dir == tmp_path / "elsewhere"
+
+
+def test_services_are_named_after_the_place_that_the_broker_gave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROKER_PLUGIN", "audit")
+    monkeypatch.setenv("BROKER_MOUNT", "users.audit")
+    plugin, other = Plugin("audit"), Plugin("other")
+    for each in (plugin, other):
+        each.service("last")(lambda: None)
+    assert plugin.service_names() == ["users.audit.last"]
+    assert other.service_names() == ["other.last"], "it only inherited this environment"

@@ -292,3 +292,20 @@ def test_no_text_whatever_makes_reading_a_manifest_raise_anything_but_a_named_fa
         file.flush()
         with suppress(BadDocument):
             read_as(Manifest, read_document(Path(file.name)))
+
+
+def test_a_parent_is_a_name_with_or_without_versions(tmp_path: Path, write: Write) -> None:
+    write("audit", 'name: audit\nversion: "1.0"\nparent: users>=1.0,<3\n')
+    assert str(only(tmp_path).candidate.parent) == "users<3,>=1.0"
+
+
+@pytest.mark.parametrize(
+    ("parent", "told"), [("7", "expects a text such as"), ("[users]", "expects a text"), ('"a[x]"', "without extras")]
+)
+def test_a_parent_that_cannot_be_read_is_told_with_its_line(
+    tmp_path: Path, write: Write, parent: str, told: str
+) -> None:
+    folder = write("audit", f'name: audit\nversion: "1.0"\nparent: {parent}\n')
+    fault = only(tmp_path).fault
+    assert fault.startswith(f"{folder}/plugin.yaml:3: parent: is ")
+    assert told in fault

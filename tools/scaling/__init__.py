@@ -1,0 +1,1 @@
+"""`tools/scale`: whether plugmesh keeps its bounds with many plugins, many peers and many packages."""
