@@ -8,7 +8,7 @@ from tools.disorder.balance_calls import check_requests
 from tools.disorder.balance_events import ON_ITS_WAY, check_group, check_receipts, check_stretches
 from tools.disorder.books import Book, Disturbance, read_books
 from tools.disorder.cast import MEMBERS
-from tools.disorder.ledger import Ledger
+from tools.disorder.ledger import Ledger, now
 from tools.disorder.spans import causeless, date_ends, unexplained
 from tools.disorder.state import missed
 
@@ -158,3 +158,11 @@ def test_a_ledger_is_read_up_to_the_line_that_a_kill_has_cut_off(tmp_path: Path)
         file.write("123 publ")
     (read,) = read_books(tmp_path)
     assert list(read.published) == [1]
+
+
+def test_a_process_that_was_killed_before_it_entered_anything_ended_when_it_made_its_ledger(tmp_path: Path) -> None:
+    begin = now()
+    (tmp_path / "keen-a.7").touch()
+    (read,) = read_books(tmp_path)
+    assert list(unexplained([read], [Disturbance("kill", "broker", begin, now())], set())) == []
+    assert list(unexplained([read], [Disturbance("kill", "broker", 0, begin - 60 * SECOND)], set()))
