@@ -135,6 +135,14 @@ def test_a_process_that_ended_and_was_not_killed_is_found() -> None:
     assert list(unexplained([gone], [], {2})) == []
 
 
+def test_a_process_ends_with_the_broker_however_long_it_had_nothing_to_enter_but_not_before() -> None:
+    held_up = subscriber([1, 2])
+    fall = Disturbance("kill", "broker", 20 * SECOND, 21 * SECOND)
+    after, before = (book("keen-a.3", f"{second * SECOND} begin") for second in (22, 4))
+    assert list(unexplained([held_up, after], [fall], {3})) == []
+    assert "was killed" in next(unexplained([held_up, before], [fall], {3}))
+
+
 def test_what_was_started_by_hand_does_not_end_because_the_broker_does() -> None:
     fall = Disturbance("end", "broker", 2 * SECOND, 3 * SECOND)
     told = subscriber([1, 2], f"{2 * SECOND + 200} leave", f"{2 * SECOND + 300} exit 0", who="keen-b.2")
