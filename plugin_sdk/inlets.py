@@ -55,6 +55,7 @@ class Inlets(Generic[S]):
         self._peer = peer
         self._inlets: dict[int, S] = {}
         self._in_force: set[int] = set()
+        self._asked_for: set[int] = set()  # in the present session, which begins before all is restored in it
         self._owed = 0
         self._epoch = 0
         self.unclaimed = 0
@@ -69,9 +70,10 @@ class Inlets(Generic[S]):
         number = self._peer.calls.next_ref()
         self._inlets[number] = subscription
         try:
-            await self._peer.calls.ask(subscription.request(number), number, timeout)
+            await self._ask_for(number, timeout)
         except BaseException as error:
             self._inlets.pop(number, None)
+            self._asked_for.discard(number)
             if is_undecided(error) and self._peer.is_open:
                 # It may be in force by now, and nobody would ever end it.
                 self._peer.send(p.Unsubscribe(self._peer.calls.next_ref(), number))
@@ -83,7 +85,7 @@ class Inlets(Generic[S]):
         """End a subscription; one whose session is gone has ended."""
         self._in_force.discard(number)
         try:
-            if number in self._inlets and self._peer.is_open:
+            if number in self._asked_for and self._peer.is_open:
                 ref = self._peer.calls.next_ref()
                 await self._peer.calls.ask(p.Unsubscribe(ref, number), ref, timeout)
         except RequestFailed as error:
@@ -93,6 +95,7 @@ class Inlets(Generic[S]):
         finally:
             # Not before the broker has answered: what it has sent until then has gone to no other member of the group.
             self._inlets.pop(number, None)
+            self._asked_for.discard(number)
 
     def release(self, event: Event) -> None:
         """An event has been handled: its credit goes back, if its session still stands."""
@@ -110,6 +113,7 @@ class Inlets(Generic[S]):
         """A new session begins with full credit; what is in hand belongs to the old one."""
         self._owed = 0
         self._epoch += 1
+        self._asked_for.clear()
 
     def end(self, error: BusError | None) -> None:
         """There will be no further session."""
@@ -118,17 +122,22 @@ class Inlets(Generic[S]):
         for subscription in subscriptions.values():
             subscription.end(error)
 
+    async def _ask_for(self, number: int, timeout: float) -> None:
+        self._asked_for.add(number)
+        await self._peer.calls.ask(self._inlets[number].request(number), number, timeout)
+
     async def _restore_one(self, number: int, timeout: float) -> None:
-        subscription = self._inlets.get(number)
-        if subscription is None:
+        if number not in self._in_force:
             return  # it was ended in the meantime
+        subscription = self._inlets[number]
         try:
-            await self._peer.calls.ask(subscription.request(number), number, timeout)
+            await self._ask_for(number, timeout)
         except RequestFailed as error:
             if error.code in ("lost", "timeout"):
                 raise
             log.error("the subscription to %s could not be restored: %s", subscription.pattern, error)
             self._in_force.discard(number)
+            self._asked_for.discard(number)
             self._inlets.pop(number, None)
             subscription.end(error)
 

@@ -77,8 +77,8 @@ class Servers:
         if service is None:
             return
         try:
-            if service.in_force and self._peer.is_open:
-                service.in_force = False
+            in_force, service.in_force = service.in_force, False
+            if in_force and service.asked_for and self._peer.is_open:  # the session begins before all is restored in it
                 ref = self._peer.calls.next_ref()
                 await self._peer.calls.ask(p.Withdraw(ref, name), ref, timeout)
         except RequestFailed as error:
@@ -102,6 +102,8 @@ class Servers:
             if service.announced:
                 job.cancel()
         self._jobs.clear()
+        for service in self:
+            service.asked_for = False
 
     def end(self, error: BusError | None) -> None:
         """There will be no further session."""
@@ -142,6 +144,7 @@ class Servers:
         self._services[service.name] = service
 
     async def _serve(self, service: Service, timeout: float) -> None:
+        service.asked_for = True
         ref = self._peer.calls.next_ref()
         options: dict[str, Any] = {"concurrency": service.options.concurrency}
         if service.wants_caller:
@@ -212,6 +215,7 @@ class Service:
         self.options = options
         self.announced = True
         self.in_force = False
+        self.asked_for = False
         self.wants_caller = wants_caller(handler)
         self._servers = servers
         self._what = f"the request to {name!r}"

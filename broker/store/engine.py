@@ -1,5 +1,6 @@
 """SQLAlchemy engines with the settings that the store relies on."""
 
+import logging
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
@@ -77,6 +78,8 @@ def _mariadb(url: URL, lock_secs: int, answer_secs: int) -> Engine:
         defaults["ssl_disabled"] = True
     arguments = {name: value for name, value in defaults.items() if name not in url.query}
     # The ping finds out that a server was restarted between two batches, so that nothing has to fail first.
+    # The pool logs a traceback when a connection is broken as it comes back. The store tells that the database is away.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     return create_engine(
         url, connect_args=arguments | {"charset": "utf8mb4"}, pool_pre_ping=True, pool_size=2, max_overflow=0
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tools.disorder.cast import MEMBERS, Member
-from tools.disorder.ledger import read_lines
+from tools.disorder.ledger import now, read_lines
 
 FOREVER = 2**63
 
@@ -124,11 +125,17 @@ def read_books(folder: Path) -> list[Book]:
     """The books of all processes of a run, in the order of their names."""
     books = []
     for path in sorted(folder.iterdir()):
-        book = Book(path.name, MEMBERS[path.name.rpartition(".")[0]])
+        # A process may have been killed before it could enter anything: then it ended when it made its ledger.
+        book = Book(path.name, MEMBERS[path.name.rpartition(".")[0]], last=_written(path))
         for line in read_lines(path):
             book.enter(line)
         books.append(book)
     return books
+
+
+def _written(path: Path) -> int:
+    """When a file was written last, by the clock of the ledgers."""
+    return now() - (time.time_ns() - path.stat().st_mtime_ns) // 1000
 
 
 @dataclass(frozen=True, slots=True)

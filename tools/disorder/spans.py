@@ -84,7 +84,19 @@ def unexplained(books: Sequence[Book], disturbances: Sequence[Disturbance], livi
         if book.who in killed or int(book.who.rpartition(".")[2]) in living:
             continue
         how = "was killed" if book.exit is None else f"ended with {book.exit}"
-        if book.exit != "0" and not any(each.overlaps(book.last - NOTICE, book.last + NOTICE) for each in falls):
+        if book.exit != "0" and not _caused(book, books, falls):
             yield f"{book.who} {how} after {book.last / 1e6:.3f} s, and the broker was well"
         elif not book.member.managed and book.spans and book.who not in told:
             yield f"{book.who} {how} after {book.last / 1e6:.3f} s, and nobody had told it to"
+
+
+def _caused(book: Book, books: Sequence[Book], falls: Sequence[Disturbance]) -> bool:
+    """Whether what was done to the broker explains the end of a process."""
+    if book.exit is not None:
+        return any(each.overlaps(book.last - NOTICE, book.last + NOTICE) for each in falls)
+    # Its last line may be much older than its end. But had it ended before the broker, another one would have begun.
+    others = (each.first for each in books if each.member is book.member)
+    successor = min((first for first in others if first > book.last), default=FOREVER)
+    return any(
+        each.end >= book.last - NOTICE and each.begin <= successor for each in falls if each.what in ("kill", "end")
+    )

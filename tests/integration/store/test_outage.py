@@ -119,6 +119,17 @@ def submit_slowly(store: Store) -> None:
         time.sleep(0.0005)
 
 
+def test_a_connection_that_broke_in_use_is_given_back_without_a_word(
+    mariadb: Server, server_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = open_engine(server_url)
+    connection = engine.raw_connection()
+    mariadb.kill()
+    connection.close()
+    assert not caplog.records
+    engine.dispose()
+
+
 def test_a_server_that_starts_after_the_broker_is_found(stores: OpenStore, mariadb: Server, server_url: str) -> None:
     mariadb.kill()
     store = stores(server_url)

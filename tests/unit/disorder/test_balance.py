@@ -8,7 +8,7 @@ from tools.disorder.balance_calls import check_requests
 from tools.disorder.balance_events import ON_ITS_WAY, check_group, check_receipts, check_stretches
 from tools.disorder.books import Book, Disturbance, read_books
 from tools.disorder.cast import MEMBERS
-from tools.disorder.ledger import Ledger
+from tools.disorder.ledger import Ledger, now
 from tools.disorder.spans import causeless, date_ends, unexplained
 from tools.disorder.state import missed
 
@@ -135,6 +135,14 @@ def test_a_process_that_ended_and_was_not_killed_is_found() -> None:
     assert list(unexplained([gone], [], {2})) == []
 
 
+def test_a_process_ends_with_the_broker_however_long_it_had_nothing_to_enter_but_not_before() -> None:
+    held_up = subscriber([1, 2])
+    fall = Disturbance("kill", "broker", 20 * SECOND, 21 * SECOND)
+    after, before = (book("keen-a.3", f"{second * SECOND} begin") for second in (22, 4))
+    assert list(unexplained([held_up, after], [fall], {3})) == []
+    assert "was killed" in next(unexplained([held_up, before], [fall], {3}))
+
+
 def test_what_was_started_by_hand_does_not_end_because_the_broker_does() -> None:
     fall = Disturbance("end", "broker", 2 * SECOND, 3 * SECOND)
     told = subscriber([1, 2], f"{2 * SECOND + 200} leave", f"{2 * SECOND + 300} exit 0", who="keen-b.2")
@@ -158,3 +166,11 @@ def test_a_ledger_is_read_up_to_the_line_that_a_kill_has_cut_off(tmp_path: Path)
         file.write("123 publ")
     (read,) = read_books(tmp_path)
     assert list(read.published) == [1]
+
+
+def test_a_process_that_was_killed_before_it_entered_anything_ended_when_it_made_its_ledger(tmp_path: Path) -> None:
+    begin = now()
+    (tmp_path / "keen-a.7").touch()
+    (read,) = read_books(tmp_path)
+    assert list(unexplained([read], [Disturbance("kill", "broker", begin, now())], set())) == []
+    assert list(unexplained([read], [Disturbance("kill", "broker", 0, begin - 60 * SECOND)], set()))

@@ -321,6 +321,29 @@ async def test_a_subscriber_that_asked_to_be_disconnected_when_slow_is_told(mesh
     assert error.code == "slow_consumer"
 
 
+@pytest.mark.parametrize("already_restoring", [False, True])
+async def test_what_is_ended_before_it_is_restored_is_no_business_of_the_new_broker(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch, already_restoring: bool
+) -> None:
+    bus = await mesh.start(Plugin("shop"))
+    subscription = await bus.subscribe("a.b", print)
+    await bus.serve("shop.get", print)
+    restore = bus._peer.restore
+
+    async def end_all() -> None:
+        await asyncio.gather(subscription.unsubscribe(), bus.withdraw("shop.get"))
+
+    async def at_that_moment() -> None:
+        await (asyncio.gather(restore(), end_all()) if already_restoring else end_all())
+        await restore()
+
+    monkeypatch.setattr(bus._peer, "restore", at_that_moment)
+    sent = record_sent(monkeypatch, link_of(mesh, bus))
+    await mesh.restart()
+    assert sent
+    assert not [each for each in sent if isinstance(each, p.Subscribe | p.Unsubscribe | p.Serve | p.Withdraw)]
+
+
 async def test_a_subscription_that_is_refused_after_a_restart_ends_with_the_reason(
     mesh: Mesh, caplog: pytest.LogCaptureFixture
 ) -> None:
