@@ -165,7 +165,11 @@ def confinement(
         most: the limits of the broker's configuration.
         default: the mode of a plugin about which nobody says anything.
     """
-    limits = ResourceLimits(**{**asked.within(most).known(), **ordered.known()})
+    wanted = asked.within(most).known()
+    if wanted.get("over") == "report":
+        # It would keep the kernel from keeping the limits, the operator's too; that is for the operator to say.
+        del wanted["over"]
+    limits = ResourceLimits(**{**wanted, **ordered.known()})
     mode: Mode = ordered_sandbox.mode or asked_sandbox.mode or default
     read = (*asked_sandbox.read, *ordered_sandbox.read)
     return Confinement(limits, mode, read, (*asked_sandbox.write, *ordered_sandbox.write))

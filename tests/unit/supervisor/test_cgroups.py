@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from broker.supervisor.cgroups import Groups
-from broker.supervisor.confinement import NO_LIMITS, ResourceLimits
+from broker.supervisor.confinement import NO_LIMITS, AskedSandbox, ResourceLimits, Sandbox, confinement
 
 LIMITS = ResourceLimits(memory=256 << 20, cpu=0.5, processes=32)
 
@@ -50,6 +50,15 @@ def test_a_plugin_without_limits_needs_no_group(tree: Path) -> None:
 
 def test_the_kernel_keeps_nothing_of_a_plugin_that_is_only_to_be_reported(tree: Path) -> None:
     assert groups(tree).open("hello", ResourceLimits(memory=256 << 20, over="report")) == ""
+
+
+def test_only_the_operator_can_keep_the_kernel_from_keeping_a_limit(tree: Path) -> None:
+    report, most = ResourceLimits(over="report"), ResourceLimits(memory=64 << 20)
+    by_manifest = confinement(report, AskedSandbox(), NO_LIMITS, Sandbox(), most, "off").limits
+    by_operator = confinement(NO_LIMITS, AskedSandbox(), report, Sandbox(), most, "off").limits
+    made = groups(tree)
+    assert made.open("manifest", by_manifest) != ""
+    assert made.open("operator", by_operator) == ""
 
 
 def test_empty_groups_that_a_killed_broker_left_are_removed(tree: Path) -> None:
