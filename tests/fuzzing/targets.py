@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from tests.fuzzing import automaton, frame, hostile, manifest
+from tests.fuzzing import automaton, frame, hostile, manifest, package
 
 FOUND = Path(__file__).parent / "found"  # inputs that have broken an invariant once, in a folder by target
 
@@ -38,5 +38,6 @@ TARGETS = {
         _target("session", automaton),
         _target("core", hostile),
         _target("manifest", manifest),
+        _target("package", package),
     )
 }

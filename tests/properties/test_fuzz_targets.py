@@ -90,3 +90,8 @@ def test_a_bug_in_the_reader_of_manifests_is_noticed(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("broker.supervisor.document._count", lambda node, known: 0)
     monkeypatch.setattr("broker.supervisor.document._DEPTH", 10_000)
     assert breaks("manifest")
+
+
+def test_a_bug_in_the_reader_of_packages_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.packages.manifest.check_path", lambda path: path)
+    assert breaks("package")

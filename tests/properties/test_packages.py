@@ -5,35 +5,11 @@ import stat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.packages.bounds import Bounds
 from broker.packages.build import write_zip
-from broker.packages.contents import MANIFEST_ENTRY, Contents, read_archive
-from broker.packages.errors import PackageError
-from broker.packages.names import check_path, check_together, file_name, parse_file_name
+from broker.packages.contents import MANIFEST_ENTRY, read_archive
+from broker.packages.names import file_name, parse_file_name
+from tests.fuzzing.package import GOOD, read_through
 from tests.unit.packages.making import Raw, package_of, raw_zip
-
-BOUNDS = Bounds(package=1 << 20, files=50, file=100_000, unpacked=200_000, ratio=50, slack=1000)
-GOOD = package_of({"plugin.yaml": b"name: small\n", "main.py": b"print()\n" * 50, "a/b/c": bytes(range(256))})
-
-
-def read_through(data: bytes) -> Contents | None:
-    """The package if it is one; every byte of it has been unpacked then, and none beyond the bounds."""
-    found: Contents | PackageError
-    try:
-        contents = found = read_archive(data, BOUNDS)
-        sizes = [sum(len(piece) for piece in contents.chunks(listed)) for listed in contents.manifest.files]
-    except PackageError as error:
-        found = error
-    if isinstance(found, PackageError):
-        assert found.text
-        assert str(found) == f"{found.state}: {found.text}"
-        return None
-    assert sizes == [listed.size for listed in contents.manifest.files]
-    assert sum(sizes) <= BOUNDS.unpacked
-    for listed in contents.manifest.files:
-        check_path(listed.path)
-    check_together(listed.path for listed in contents.manifest.files)
-    return contents
 
 
 @given(st.binary(max_size=2000))
