@@ -192,7 +192,8 @@ def test_one_that_leaks_memory_is_reported_goes_on_and_is_calm_again_later(broke
 def test_one_that_burns_cpu_is_found_by_the_mean_of_ten_seconds(broker: Mesh) -> None:
     assert "cores over the last 1" in told(broker, "burns_cpu", "over_limit")
     assert "of CPU, " in shown(broker, "burns_cpu")
-    assert "last end: exited with status 0" in stopped(broker, "burns_cpu")
+    # Its own thread may keep it from finishing its cleanup in time.
+    assert re.search("last end: (exited with status 0|was ended by SIGTERM)", stopped(broker, "burns_cpu"))
 
 
 def test_one_with_too_many_processes_is_ended_with_all_of_them_those_that_got_away_too(broker: Mesh) -> None:
