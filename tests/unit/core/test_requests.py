@@ -298,7 +298,6 @@ def test_a_ref_in_use_is_refused_and_the_running_request_still_ends_once(mesh: M
         (p.Serve(1, "client.x"), "denied"),
         (p.Withdraw(1, "server.x"), "bad_packet"),
     ],
-    ids=repr,
 )
 def test_a_packet_with_a_value_out_of_range_is_refused_and_changes_nothing(
     mesh: Mesh, packet: p.Call | p.Serve | p.Withdraw, code: str
