@@ -181,13 +181,16 @@ def test_the_phases_of_a_shutdown_and_a_migration_are_spans(traced: Mesh, receiv
 
 
 def test_a_reload_is_a_span(traced: Mesh, receiver: Receiver) -> None:
+    traced.add_plugin("old")
     traced.run()
+    # The folders have been read for the first time then.
+    traced.wait_for("old")
     traced.add_plugin("new")
     assert traced.cli("reload-config").returncode == 0
     assert traced.stop() == 0, traced.text()
     spans = receiver.spans()
     (reload,) = [span for span in spans if span.name == "plugins.reload"]
-    (start,) = [span for span in spans if span.name == "plugin.start"]
+    (start,) = [span for span in spans if span.name == "plugin.start" and span.attributes["plugmesh.plugin"] == "new"]
     assert start.parent_id == reload.span_id
 
 
