@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import click
 
 from broker import __version__
-from broker.cli.control import reload_config
-from broker.cli.database import db
-from broker.cli.graph import graph
-from broker.cli.insight import audit, why
-from broker.cli.install import install, remove
-from broker.cli.keys import key
-from broker.cli.logs import logs
-from broker.cli.messages import call, pub
-from broker.cli.orders import disable, drain, enable, reload, start, stop, upgrade
-from broker.cli.package import package
-from broker.cli.record import record
-from broker.cli.replay import recording, replay
-from broker.cli.run import run
-from broker.cli.settings import check
-from broker.cli.status import status
-from broker.cli.systemd import systemd
-from broker.cli.tap import tap
-from broker.cli.top import top
+
+# By the module of each. Only that of the given command is imported: the daemon would keep the memory of all for good.
+_DAEMON = {
+    "run": "run",
+    "check": "settings",
+    "reload-config": "control",
+    "systemd": "systemd",
+    "db": "database",
+    "key": "keys",
+}
+_VIEWS = {"status": "status", "top": "top", "graph": "graph", "why": "insight", "logs": "logs", "audit": "insight"}
+_PLUGINS = {
+    **dict.fromkeys(("start", "stop", "reload", "upgrade", "enable", "disable", "drain"), "orders"),
+    **dict.fromkeys(("install", "remove"), "install"),
+    "package": "package",
+}
+_MESSAGES = {
+    "pub": "messages",
+    "call": "messages",
+    "tap": "tap",
+    "record": "record",
+    "replay": "replay",
+    "recording": "replay",
+}
+_MODULES = _DAEMON | _VIEWS | _PLUGINS | _MESSAGES
 
 
 class _Group(click.Group):
-    """Takes --home before or after the command: both are natural."""
+    """Imports a command when it is given, and takes --home before or after it: both are natural."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _MODULES:
+            return None
+        command: click.Command = getattr(import_module(f"broker.cli.{_MODULES[cmd_name]}"), cmd_name.replace("-", "_"))
+        return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         moved: list[str] = []
@@ -61,12 +78,3 @@ class _Group(click.Group):
 def main(ctx: click.Context, home: Path) -> None:
     """Run a plugmesh broker, or talk to one that runs."""
     ctx.obj = home.expanduser().absolute()
-
-
-DAEMON = (run, check, reload_config, systemd, db, key)
-VIEWS = (status, top, graph, why, logs, audit)
-PLUGINS = (start, stop, reload, upgrade, enable, disable, drain, install, remove, package)
-MESSAGES = (pub, call, tap, record, replay, recording)
-
-for command in (*DAEMON, *VIEWS, *PLUGINS, *MESSAGES):
-    main.add_command(command)

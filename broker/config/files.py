@@ -1,7 +1,6 @@
 """Reads a configuration file into a table, and remembers the line of every name in it."""
 
 import re
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +67,9 @@ def _unusable(path: Path, text: str, line: int | None = None) -> ConfigError:
 
 
 def _parse_toml(path: Path, text: str) -> Document:
+    # Not at the top: many brokers have no such file.
+    import tomllib
+
     try:
         data = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:

@@ -1,25 +1,44 @@
 """The tables as the code expects them; `migrations/` brings a database there (a test compares the two)."""
 
+from datetime import datetime
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
     DateTime,
+    Dialect,
     Index,
     Integer,
     MetaData,
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.mysql import DATETIME
+from sqlalchemy.types import TypeEngine
 
 from broker.store.writes import ID_CHARS, LINE_BYTES, WORD_BYTES
 
-# A plain DATETIME of MariaDB rounds to whole seconds.
-_Moment = DateTime().with_variant(DATETIME(fsp=6), "mysql", "mariadb")
+
+class _Moment(TypeDecorator[datetime]):
+    """A time to the microsecond."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[datetime]:
+        if dialect.name not in ("mysql", "mariadb"):
+            return super().load_dialect_impl(dialect)
+        # Not at the top: a broker on SQLite would keep the memory of it for nothing.
+        from sqlalchemy.dialects.mysql import DATETIME
+
+        # A plain DATETIME of MariaDB rounds to whole seconds.
+        return dialect.type_descriptor(DATETIME(fsp=6))
+
+
 # Only a column declared INTEGER numbers its rows by itself in SQLite.
 _RowNumber = BigInteger().with_variant(Integer(), "sqlite")
 

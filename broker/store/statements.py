@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Insert, Row, Table, Update, delete, select, update
-from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.dialects import sqlite
 
 from broker.store.records import AuditRecord, PluginRecord, QuarantineRecord, RegisterStatus
 from broker.store.schema import audit, plugins, quarantine
@@ -80,6 +80,9 @@ def _sqlite_upsert(table: Table, columns: Sequence[str]) -> Insert:
 
 
 def _mysql_upsert(table: Table, columns: Sequence[str]) -> Insert:
+    # Not at the top: a broker on SQLite would keep the memory of it for nothing.
+    from sqlalchemy.dialects import mysql
+
     statement = mysql.insert(table)
     return statement.on_duplicate_key_update({name: statement.inserted[name] for name in columns})
 

@@ -87,11 +87,22 @@ def test_the_shipped_services_know_the_sdk_and_nothing_else_of_the_product() -> 
         ("plugin_sdk", ("broker", "sqlalchemy", "opentelemetry.sdk", "yaml", "psutil")),
         ("broker.core", ("sqlalchemy", "opentelemetry.sdk")),
         ("broker.store", ("sqlalchemy", "alembic")),
-        ("broker.cli.main", ("sqlalchemy", "alembic", "opentelemetry.sdk", "rich")),
-        ("broker.daemon", ("prometheus_client", "http.server", "rich", "psutil")),
+        ("broker.cli.main", ("asyncio", "msgspec", "zmq", "broker.daemon", "plugin_sdk")),
+        ("broker.cli.run", ("sqlalchemy", "alembic", "opentelemetry.sdk", "rich")),
+        ("broker.daemon", ("prometheus_client", "http.server", "rich", "psutil", "tomllib")),
+        ("broker.store.database", ("alembic", "pymysql", "sqlalchemy.dialects.mysql")),
     ],
 )
 def test_an_import_costs_no_more_than_it_must(module: str, absent: tuple[str, ...]) -> None:
     code = f"import sys, {module}; print([name for name in {absent} if name in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert answer.stdout == "[]\n"
+
+
+def test_each_command_is_imported_only_when_it_is_given() -> None:
+    code = "from broker.cli.main import main; main(['status', '--help'], standalone_mode=False)"
+    listed = f"{code}; import sys; print(*(name for name in sys.modules if name.startswith('broker.cli.')))"
+    answer = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, timeout=30, check=True)
+    modules = answer.stdout.splitlines()[-1].split()
+    assert "broker.cli.status" in modules
+    assert not {"broker.cli.run", "broker.cli.install", "broker.cli.top"} & set(modules)
