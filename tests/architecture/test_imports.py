@@ -13,7 +13,13 @@ ROOT = Path(__file__).parents[2]
 
 
 def lint(tree: Path) -> subprocess.CompletedProcess[str]:
-    command = [Path(sys.executable).with_name("lint-imports"), "--config", "setup.cfg", "--no-cache", "--no-logo"]
+    command: list[str | Path] = [
+        Path(sys.executable).with_name("lint-imports"),
+        "--config",
+        "setup.cfg",
+        "--no-cache",
+        "--no-logo",
+    ]
     return subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=60, check=False)
 
 

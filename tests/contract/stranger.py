@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 import zmq
 
 REGISTER, REGISTERED, REFUSED, PING, PONG, GOODBYE, OK = range(1, 8)

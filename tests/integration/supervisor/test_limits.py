@@ -53,8 +53,12 @@ def watched(tmp_path: Path, scenario: Callable[[Stage, Watched], Awaitable[None]
     async def with_watch(stage: Stage) -> None:
         watch = Watched(stage)
         kept.append(watch)
+
+        def begin_soon() -> None:
+            asyncio.get_running_loop().call_soon(watch.watch.begin)
+
         # The process is expected just before it may register; there is no session that could tell of itself here.
-        stage.mesh.on_expect = lambda: asyncio.get_running_loop().call_soon(watch.watch.begin) and None
+        stage.mesh.on_expect = begin_soon
         try:
             await scenario(stage, watch)
         finally:

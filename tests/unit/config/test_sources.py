@@ -1,10 +1,11 @@
 """Where a setting may be said, and who wins."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from broker.config import load
+from broker.config import Config, load
 
 TOML = """
 [shutdown]
@@ -83,7 +84,9 @@ def test_the_environment_wins_over_the_file_and_options_over_both(tmp_path: Path
         ("BROKER_SHUTDOWN_WATCHDOG_INTERVAL_SECS", "3", lambda c: c.shutdown.watchdog.interval_secs == 3),
     ],
 )
-def test_every_kind_of_setting_can_come_from_the_environment(tmp_path: Path, variable, value, read) -> None:
+def test_every_kind_of_setting_can_come_from_the_environment(
+    tmp_path: Path, variable: str, value: str, read: Callable[[Config], bool]
+) -> None:
     assert read(load(tmp_path, None, {variable: value}))
 
 

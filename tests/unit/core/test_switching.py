@@ -1,5 +1,7 @@
 """Standby and switch: a second process of a plugin waits unseen, and takes over in one step."""
 
+from typing import Any
+
 import pytest
 
 from broker.core.notices import SessionLost
@@ -29,7 +31,7 @@ def connect(mesh: Mesh, token: str, pid: int) -> Peer:
     return mesh.connect(pid=pid, group=pid).register(name="shop", token=token, nonce=token)
 
 
-def at_work(peer: Peer, **options: object) -> Peer:
+def at_work(peer: Peer, **options: Any) -> Peer:
     peer.serve("shop.sell")
     peer.subscribe("order.*", **options)
     return peer

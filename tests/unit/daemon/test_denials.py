@@ -27,8 +27,8 @@ class Book:
     def pending_timers(self) -> int:
         return len(self._timers)
 
-    def _record(self, *entry: str) -> None:
-        self.entries.append(entry)
+    def _record(self, actor: str, action: str, target: str, result: str, detail: str) -> None:
+        self.entries.append((actor, action, target, result, detail))
 
     def _later(self, secs: float, work: Callable[[], None]) -> None:
         self._timers.append((self.now + secs, work))

@@ -8,26 +8,26 @@ import pytest
 
 from broker.home import CurvePair, Home, HomeError
 
-Break = Callable[[Path], object]
+Break = Callable[[Path], None]
 
 
-def _undecodable(file: Path) -> object:
-    return file.write_bytes(b"\xff\xfe\x00")
+def _undecodable(file: Path) -> None:
+    file.write_bytes(b"\xff\xfe\x00")
 
 
-def _directory(file: Path) -> object:
+def _directory(file: Path) -> None:
     file.unlink(missing_ok=True)
-    return file.mkdir()
+    file.mkdir()
 
 
-def _dangling(file: Path) -> object:
+def _dangling(file: Path) -> None:
     file.unlink(missing_ok=True)
-    return file.symlink_to("nowhere")
+    file.symlink_to("nowhere")
 
 
-def _unreadable(file: Path) -> object:
+def _unreadable(file: Path) -> None:
     file.write_text("secret")
-    return file.chmod(0)
+    file.chmod(0)
 
 
 # Root can read every file.

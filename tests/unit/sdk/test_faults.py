@@ -186,7 +186,7 @@ async def test_a_broker_with_smaller_limits_is_not_sent_more_than_it_takes(mesh:
 async def test_a_link_that_was_cut_before_the_answer_came_is_tried_again(mesh: Mesh, monkeypatch: Any) -> None:
     """The first REGISTER gets lost with its connection; the second one is answered."""
     await mesh.open()
-    cuts = []
+    cuts: list[MemoryLink] = []
     take = MemoryBroker.take
 
     def cut_first(broker: MemoryBroker, link: MemoryLink, frame: bytes) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 
 from plugin_sdk import heads as module
 from plugin_sdk.heads import RATE, Hand, Heads, at_hand, unrecorded
@@ -61,7 +61,7 @@ def test_opentelemetry_decides_the_same_by_the_trace_id(ratio: float) -> None:
     heads, sampler = Heads(ratio), TraceIdRatioBased(ratio)
 
     def records(trace_id: int) -> bool:
-        return sampler.should_sample(None, trace_id, "any").decision.is_sampled()
+        return sampler.should_sample(None, trace_id, "any").decision is Decision.RECORD_AND_SAMPLE
 
     assert all(records(heads.trace_id()) for _ in range(500))
     if ratio < 1:

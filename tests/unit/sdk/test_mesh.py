@@ -85,7 +85,8 @@ async def test_an_hour_of_sleep_takes_no_time(mesh: Mesh) -> None:
 
 
 async def test_timers_of_plugin_and_broker_fire_in_their_order(mesh: Mesh) -> None:
-    plugin, order = Plugin("shop"), []
+    plugin = Plugin("shop")
+    order: list[float] = []
 
     @plugin.service("slow")
     async def slow() -> None:

@@ -81,7 +81,8 @@ async def test_a_method_that_overrides_a_declared_one_serves_in_its_place(mesh: 
 
 
 async def test_hooks_may_be_functions_plain_or_not(mesh: Mesh) -> None:
-    plugin, steps = Plugin("hello"), []
+    plugin = Plugin("hello")
+    steps: list[object] = []
 
     @plugin.on_initialize()
     def on_initialize(config: dict[str, Any]) -> None:
@@ -174,7 +175,7 @@ async def test_commands_are_carried_out_one_after_the_other(mesh: Mesh) -> None:
     cleaning = asyncio.create_task(mesh.command(plugin, "cleanup"))
     await mesh.settle()
     gate.set()
-    assert await asyncio.gather(starting, cleaning) == ["running", "cleaned"]
+    assert (await starting, await cleaning) == ("running", "cleaned")
     assert order == ["started", "cleaned up"]
 
 

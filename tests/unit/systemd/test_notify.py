@@ -62,7 +62,7 @@ def test_a_manager_that_does_not_read_keeps_nobody_waiting_and_hears_everything_
         sent = [f"STATUS={number}" for number in range(40)]
         for line in sent:
             notifier.tell(line)
-        heard = []
+        heard: list[str] = []
         while len(heard) < len(sent):
             heard.append(ears.recv(4096).decode())
             notifier.flush()

@@ -73,8 +73,8 @@ def test_only_the_broker_is_signalled_and_a_plugin_without_memory_stops_no_other
 
 
 def test_nothing_that_plugins_may_need_is_taken_away() -> None:
-    harmful = ("ProtectHome", "PrivateTmp", "PrivateDevices", "PrivateNetwork", "RestrictNamespaces", "DeviceAllow")
-    harmful += ("MemoryDenyWriteExecute", "SystemCallFilter", "RestrictAddressFamilies", "ProtectKernelTunables")
+    harmful = ["ProtectHome", "PrivateTmp", "PrivateDevices", "PrivateNetwork", "RestrictNamespaces", "DeviceAllow"]
+    harmful += ["MemoryDenyWriteExecute", "SystemCallFilter", "RestrictAddressFamilies", "ProtectKernelTunables"]
     assert not [name for name in harmful if value(make_unit(SERVICE), name)]
 
 

@@ -19,7 +19,7 @@ def read(text: str) -> Series:
 
 def read_openmetrics(text: str) -> Series:
     """The same of OpenMetrics, whose parser refuses whatever the standard forbids."""
-    return _collect(list(strict.text_string_to_metric_families(text)))
+    return _collect(list(strict.text_string_to_metric_families(text)))  # type: ignore[no-untyped-call]
 
 
 def _collect(families: list[Metric]) -> Series:
