@@ -22,6 +22,12 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.fixture
+def mesh(new_mesh: Mesh) -> Mesh:
+    """A home as it is after the installation."""
+    return new_mesh
+
+
 def fenced(text: str, language: str) -> list[str]:
     """The code blocks of a language, in order."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)

@@ -26,6 +26,12 @@ class Step:
     shown: list[str] = field(default_factory=list)
 
 
+@pytest.fixture
+def mesh(new_mesh: Mesh) -> Mesh:
+    """A home as it is after the installation."""
+    return new_mesh
+
+
 def steps(text: str) -> Iterator[Step]:
     """Every command of a guide; a here-document belongs to its command."""
     for block in _BLOCK.findall(text):

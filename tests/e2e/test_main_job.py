@@ -15,6 +15,12 @@ from tests.e2e.mesh import DEMO, SMALL_PLUGIN, Mesh, eventually, gone
 LOGIN = '{"user_id": "12345"}'
 
 
+@pytest.fixture
+def mesh(new_mesh: Mesh) -> Mesh:
+    """A home as it is after the installation."""
+    return new_mesh
+
+
 def start_demo(mesh: Mesh, *options: str) -> None:
     mesh.run("--demo", *options)
     for name in DEMO:
