@@ -5,11 +5,14 @@ A test may be a coroutine function. In CI a skipped test is a failed one, becaus
 
 import asyncio
 import os
+import signal
+import warnings
 from collections.abc import Generator
 from inspect import iscoroutinefunction
 from pathlib import Path
 
 import pytest
+from coverage.exceptions import CoverageWarning
 
 TESTS = Path(__file__).parent
 Outcome = pytest.TestReport | pytest.CollectReport
@@ -20,6 +23,14 @@ def _refuse_skip(report: Outcome) -> Outcome:
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI does not accept: {report.longrepr}"
     return report
+
+
+def pytest_configure() -> None:
+    # A test that kills a process which is just writing down what it covered leaves half a file behind.
+    warnings.filterwarnings("ignore", "Couldn't use data file", CoverageWarning)
+    # A script starts what goes into its background deaf to SIGINT, and deaf would be all that the tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

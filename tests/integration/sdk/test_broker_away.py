@@ -211,7 +211,9 @@ async def test_three_attempts_in_vain_are_told_with_their_cause(
     with pytest.raises(RegistrationError) as caught:
         await _connect(f"ipc://{tmp_path}/nobody.sock", None)
     assert caught.value.code == "unavailable"
-    assert f"3 attempts: unavailable: nobody listens there (ipc://{tmp_path}" in caught.value.text
+    _, _, causes = caught.value.text.partition("3 attempts: ")
+    # The first one may be over before it is known why it was in vain.
+    assert f"unavailable: nobody listens there (ipc://{tmp_path}" in causes
 
 
 async def test_a_registration_can_be_given_up_at_any_moment(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -198,13 +199,13 @@ def test_a_flood_of_output_is_drained_bounded_and_counted(tmp_path: Path) -> Non
 
 def test_a_flood_of_output_leaves_the_event_loop_to_others(tmp_path: Path) -> None:
     async def scenario(bench: Bench) -> None:
-        loop = asyncio.get_running_loop()
         worst = 0.0
         process = bench.start("floods_stdout")
         while "the flood is over" not in process.tail():
-            before = loop.time()
+            # What the loop itself worked between two turns; the clock would also show what other processes did.
+            before = time.thread_time()
             await asyncio.sleep(0.001)
-            worst = max(worst, loop.time() - before)
+            worst = max(worst, time.thread_time() - before)
         assert worst < 0.25
         process.stop(0)
         await process.exited
