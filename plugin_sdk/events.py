@@ -31,19 +31,21 @@ class Event:
         self.epoch = epoch
         self._payload = payload
 
+    def content(self) -> tuple[dict[str, str], bytes]:
+        """Headers and body as sent, decoded once; raises RemoteProtocolError when the sender broke the format."""
+        if self._content is None:
+            self._content = decode_payload(self._payload)
+        return self._content
+
     @property
     def headers(self) -> dict[str, str]:
         """Headers as sent; raises RemoteProtocolError when the sender broke the format."""
-        # Written out, as tracing looks at it in every event.
-        content = self._content
-        if content is None:
-            content = self._content = decode_payload(self._payload)
-        return content[0]
+        return self.content()[0]
 
     @property
     def body(self) -> bytes:
         """The body as bytes; what they mean is in the header `content-type`, by default msgpack."""
-        return self._decoded()[1]
+        return self.content()[1]
 
     @property
     def payload(self) -> Raw | bytes:
@@ -58,7 +60,7 @@ class Event:
             BusError: code `bad_request`, when the body is not msgpack.
         """
         if self._data is _MISSING:
-            self._data = decode_body(self._decoded()[1], self.subject)
+            self._data = decode_body(self.content()[1], self.subject)
         return self._data
 
     @property
@@ -74,11 +76,6 @@ class Event:
 
     def __repr__(self) -> str:
         return f"Event({self.subject!r}, {len(self.body)} bytes)"
-
-    def _decoded(self) -> tuple[dict[str, str], bytes]:
-        if self._content is None:
-            self._content = decode_payload(self._payload)
-        return self._content
 
 
 def decode_body(body: bytes, what: str) -> Any:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -331,3 +332,46 @@ def test_log_lines_carry_the_trace_of_what_they_are_about(traced: Mesh, receiver
     stopping = next(line for line in lines if "finish requests (1 of 5), within" in line["message"])
     (phase,) = [span for span in receiver.spans() if span.name == "finish requests"]
     assert (stopping["trace_id"], stopping["span_id"]) == (phase.trace_id, phase.span_id)
+
+
+TELLING = """
+import asyncio
+
+async def tell(text):
+    plugin.log.warning(text)
+
+@plugin.subscribe("first")
+async def on_first(event):
+    plugin.log.warning("seen %d", event.data)
+    await asyncio.gather(tell(f"told {event.data}"))
+    await plugin.publish("second", event.data)
+
+@plugin.subscribe("second")
+async def on_second(event):
+    plugin.log.warning("heard %d", event.data)
+    await plugin.call("telling.note", event.data)
+
+@plugin.service("note")
+def note(number):
+    plugin.log.warning("noted %d", number)
+"""
+
+
+def test_log_lines_of_what_is_not_recorded_belong_together_too(traced: Mesh, receiver: Receiver) -> None:
+    traced.environ |= {"OTEL_TRACES_SAMPLER": "parentbased_always_off"}
+    traced.add_plugin("telling", TELLING)
+    traced.run()
+    traced.wait_for("telling")
+    for number in ("1", "2"):
+        assert traced.cli("pub", "first", number).returncode == 0
+    log = traced.home / "logs" / "telling.log"
+    eventually(lambda: log.exists() and all(f"noted {number}" in log.read_text() for number in (1, 2)))
+    assert traced.stop() == 0, traced.text()
+    found = re.findall(
+        r"(seen|told|heard|noted) (\d) trace_id=([0-9a-f]{32}) span_id=[0-9a-f]{16}$", log.read_text(), re.M
+    )
+    assert len(found) == 8, log.read_text()
+    traces = {number: {trace for _, of, trace in found if of == number} for number in ("1", "2")}
+    assert [len(each) for each in traces.values()] == [1, 1]
+    assert traces["1"] != traces["2"]
+    assert receiver.spans() == []
