@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from plugin_sdk.wire.codec import decode_payload
 from plugin_sdk.wire.conventions import TRACEPARENT, read_traceparent
@@ -15,21 +15,20 @@ _decode = msgspec.msgpack.Decoder().decode
 _MISSING: Any = object()
 
 
-class Event:
+# Thousands of them wait in a flood. The garbage collector would count each, and walk through all that the process has
+# imported again and again.
+class Event(Struct, eq=False, gc=False):
     """One event: `subject`, `headers`, `body` (bytes as sent) and `data` (the body decoded).
 
     `cost` is the credit that goes back to the broker once it is handled, valid in the session numbered `epoch` only.
     """
 
-    # Class attributes instead of slots: what is not looked at is not even initialized.
+    subject: str
+    _payload: Raw | bytes
+    cost: int = 0
+    epoch: int = 0
     _content: tuple[dict[str, str], bytes] | None = None
     _data: Any = _MISSING
-
-    def __init__(self, subject: str, payload: Raw | bytes, cost: int = 0, epoch: int = 0) -> None:
-        self.subject = subject
-        self.cost = cost
-        self.epoch = epoch
-        self._payload = payload
 
     def content(self) -> tuple[dict[str, str], bytes]:
         """Headers and body as sent, decoded once; raises RemoteProtocolError when the sender broke the format."""

@@ -7,7 +7,6 @@ for it.
 from __future__ import annotations
 
 import atexit
-import gc
 import logging
 import os
 import threading
@@ -150,10 +149,6 @@ def set_up(service: str, version: str) -> Export | None:
         if _export is None:
             try:
                 _export = _begin(service, version)
-                # In a flood of events the garbage collector would walk again and again through what was imported, which
-                # takes a tenth of the time. The price: what is in a cycle now and is dropped later is not found.
-                gc.collect()
-                gc.freeze()
             except ImportError as error:
                 need = "install opentelemetry-sdk and opentelemetry-exporter-otlp-proto-http"
                 log.warning("no traces are sent, although OTEL_* variables ask for them: %s; %s", error, need)
