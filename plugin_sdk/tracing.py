@@ -62,6 +62,11 @@ class TracedBus(Bus):
         self._ahead = heads or Heads(1.0)
         stamp_logs(heads)
 
+    @property
+    def traces_withheld(self) -> int:
+        """As Bus.traces_withheld."""
+        return self._ahead.withheld
+
     async def open(self) -> None:
         """As Bus.open; of a plugin it is a span, in the trace of whoever started its process."""
         profile = self._peer.profile

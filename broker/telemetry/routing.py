@@ -20,6 +20,7 @@ from broker.core.backlog import Backlog
 from broker.core.requests import Requests
 from broker.core.router import Router
 from broker.core.sessions import Origin, Pending, Session
+from broker.core.snapshot import Snapshot
 from broker.telemetry.tracing import TRACER
 from plugin_sdk.heads import Heads, chosen
 from plugin_sdk.wire import conventions as c
@@ -97,6 +98,13 @@ class TracedRouter(Router):
             Router.receive(self, peer, frame, now)
         else:
             Router.receive(self, peer, frame, now, origin)
+
+    def snapshot(self, now: float) -> Snapshot:
+        """As Router.snapshot."""
+        snapshot = super().snapshot(now)
+        if self._heads is not None:
+            snapshot.counters["traces_withheld"] = self._heads.withheld
+        return snapshot
 
     def _welcome(self, session: Session) -> p.Registered:
         welcome = super()._welcome(session)
