@@ -3,6 +3,7 @@
 import importlib.util
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,21 @@ assert importlib.util.find_spec("broker"), "run the tests from the top of the tr
 
 @pytest.fixture
 def mesh() -> Iterator[Mesh]:
-    """A broker that is not started yet; its home has a short path, as sockets need."""
+    """A broker that is not started yet."""
+    with _mesh() as made:
+        yield made
+
+
+@pytest.fixture
+def other() -> Iterator[Mesh]:
+    """One more, to compare the first one with."""
+    with _mesh() as made:
+        yield made
+
+
+@contextmanager
+def _mesh() -> Iterator[Mesh]:
+    # A short path, as sockets need.
     with tempfile.TemporaryDirectory(prefix="pm-", ignore_cleanup_errors=True) as folder:
         home = Path(folder) / "home"
         home.mkdir(mode=0o700)
