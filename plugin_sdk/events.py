@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from plugin_sdk.wire.codec import decode_payload
 from plugin_sdk.wire.conventions import TRACEPARENT, read_traceparent
@@ -15,35 +15,36 @@ _decode = msgspec.msgpack.Decoder().decode
 _MISSING: Any = object()
 
 
-class Event:
+# Thousands of them wait in a flood. The garbage collector would count each, and walk through all that the process has
+# imported again and again.
+class Event(Struct, eq=False, gc=False):
     """One event: `subject`, `headers`, `body` (bytes as sent) and `data` (the body decoded).
 
     `cost` is the credit that goes back to the broker once it is handled, valid in the session numbered `epoch` only.
     """
 
-    # Class attributes instead of slots: what is not looked at is not even initialized.
+    subject: str
+    _payload: Raw | bytes
+    cost: int = 0
+    epoch: int = 0
     _content: tuple[dict[str, str], bytes] | None = None
     _data: Any = _MISSING
 
-    def __init__(self, subject: str, payload: Raw | bytes, cost: int = 0, epoch: int = 0) -> None:
-        self.subject = subject
-        self.cost = cost
-        self.epoch = epoch
-        self._payload = payload
+    def content(self) -> tuple[dict[str, str], bytes]:
+        """Headers and body as sent, decoded once; raises RemoteProtocolError when the sender broke the format."""
+        if self._content is None:
+            self._content = decode_payload(self._payload)
+        return self._content
 
     @property
     def headers(self) -> dict[str, str]:
         """Headers as sent; raises RemoteProtocolError when the sender broke the format."""
-        # Written out, as tracing looks at it in every event.
-        content = self._content
-        if content is None:
-            content = self._content = decode_payload(self._payload)
-        return content[0]
+        return self.content()[0]
 
     @property
     def body(self) -> bytes:
         """The body as bytes; what they mean is in the header `content-type`, by default msgpack."""
-        return self._decoded()[1]
+        return self.content()[1]
 
     @property
     def payload(self) -> Raw | bytes:
@@ -58,7 +59,7 @@ class Event:
             BusError: code `bad_request`, when the body is not msgpack.
         """
         if self._data is _MISSING:
-            self._data = decode_body(self._decoded()[1], self.subject)
+            self._data = decode_body(self.content()[1], self.subject)
         return self._data
 
     @property
@@ -74,11 +75,6 @@ class Event:
 
     def __repr__(self) -> str:
         return f"Event({self.subject!r}, {len(self.body)} bytes)"
-
-    def _decoded(self) -> tuple[dict[str, str], bytes]:
-        if self._content is None:
-            self._content = decode_payload(self._payload)
-        return self._content
 
 
 def decode_body(body: bytes, what: str) -> Any:

@@ -7,7 +7,6 @@ for it.
 from __future__ import annotations
 
 import atexit
-import gc
 import logging
 import os
 import threading
@@ -15,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from plugin_sdk.heads import Heads, chosen, unrecorded
+from plugin_sdk.heads import RATE, Heads, chosen
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 EXIT_SECS = 0.4
 SHARE = 0.1  # of the time of one core
 REPEAT_SECS = 60.0
+RATE_VARIABLE = "BROKER_TRACES_PER_SEC"
 _WHERE = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _ROOTS = {"always_on": 1.0, "always_off": 0.0}
 _NOISY = (
@@ -149,10 +149,6 @@ def set_up(service: str, version: str) -> Export | None:
         if _export is None:
             try:
                 _export = _begin(service, version)
-                # In a flood of events the garbage collector would walk again and again through what was imported, which
-                # takes a tenth of the time. The price: what is in a cycle now and is dropped later is not found.
-                gc.collect()
-                gc.freeze()
             except ImportError as error:
                 need = "install opentelemetry-sdk and opentelemetry-exporter-otlp-proto-http"
                 log.warning("no traces are sent, although OTEL_* variables ask for them: %s; %s", error, need)
@@ -218,6 +214,8 @@ def _head() -> tuple[Sampler | None, Heads | None]:
     """The sampler that the environment names, and how to get ahead of it; None for what only the SDK knows."""
     from opentelemetry.sdk.trace import sampling
 
+    from plugin_sdk.spans import unrecorded
+
     name = os.environ.get("OTEL_TRACES_SAMPLER", "").strip().lower() or "parentbased_always_on"
     root = name.removeprefix("parentbased_")
     ratio = _ratio() if root == "traceidratio" else _ROOTS.get(root)
@@ -238,9 +236,10 @@ def _head() -> tuple[Sampler | None, Heads | None]:
                 return sampling.ALWAYS_OFF.should_sample(*args, **named)
             return super().should_sample(*args, **named)
 
+    rate = _rate()
     if name == root:
-        return Decided(ratio), Heads(ratio, obedient=False)
-    return sampling.ParentBased(Decided(ratio)), Heads(ratio)
+        return Decided(ratio), Heads(ratio, obedient=False, rate=rate)
+    return sampling.ParentBased(Decided(ratio)), Heads(ratio, rate=rate)
 
 
 def _ids(heads: Heads | None) -> IdGenerator:
@@ -261,3 +260,16 @@ def _ratio() -> float | None:
     except ValueError:
         return None
     return ratio if 0 <= ratio <= 1 else None
+
+
+def _rate() -> float:
+    """How many traces a second may begin here at a ratio below 1."""
+    text = os.environ.get(RATE_VARIABLE, "").strip()
+    try:
+        rate = float(text) if text else RATE
+    except ValueError:
+        rate = -1.0
+    if not rate >= 0:
+        log.warning("%s is %r: use a number of traces, or `inf` for no bound; %g is used", RATE_VARIABLE, text, RATE)
+        return RATE
+    return rate

@@ -13,59 +13,60 @@ import random
 from collections.abc import Mapping
 from contextvars import ContextVar
 from time import monotonic
-from typing import Any, ClassVar
+from typing import Any
 
-# So many traces a second a process begins at most when it is to choose: a flood of events must not become one of spans,
-# which cost twenty times as much, and of which some would be dropped in the end, leaving trees with holes.
-RATE = 50
+# So many traces a second a process begins at most when it is to choose, unless it is told otherwise: a flood of events
+# must not become one of spans, which cost twenty times as much, and of which some would be dropped in the end, leaving
+# trees with holes.
+RATE = 100.0
 
 _SPACE = 2**64
 
 
 class Hand:
-    """A worker, and what it works on while that is not recorded.
+    """A worker, and what is known of the trace of what it works on.
+
+    Nothing is noted for an item that says nothing of a trace, which nearly all of them do.
 
     Args:
-        task: the worker's.
-        running: the items in hand of all workers, by task.
+        running: when each worker began with what it has in hand, by task. No two items of one have the same time.
     """
 
-    __slots__ = ("_running", "parent", "task", "work")
-    # Whether this process has any: where nothing is heard, nobody need look for one.
-    exist: ClassVar[bool] = False
+    __slots__ = ("_noted", "_parent", "_running", "task")
 
-    def __init__(self, task: asyncio.Task[Any] | None, running: Mapping[object, object]) -> None:
-        self.task = task
-        self.work: object = None
-        # The traceparent that said so, None when it was said by silence.
-        self.parent: str | None = None
+    def __init__(self, running: Mapping[object, float]) -> None:
+        self.task: asyncio.Task[Any] | None = None
         self._running = running
+        # Of which item the parent is.
+        self._noted: float | None = None
+        self._parent: str | None = None
+
+    @property
+    def parent(self) -> str | None:
+        """The traceparent of the item in hand, None when it has none."""
+        return self._parent if self._noted == self._running.get(self.task) else None
+
+    def note(self, parent: str) -> None:
+        """Say what the traceparent of the item in hand is."""
+        self._noted, self._parent = self._running.get(self.task), parent
 
     def is_mine(self) -> bool:
-        """Whether what this task does is part of the work."""
-        work = self.work
-        if work is None or self.task not in self._running:
+        """Whether what this task does is part of the item in hand."""
+        began = self._running.get(self.task)
+        if began is None:
             return False
         if _current_task() in (self.task, None):
             return True
         # A task that was begun meanwhile goes on on its own account when the work is over.
         first = _taken_part.get()
         if first is None:
-            _taken_part.set(work)
-        return first is None or first is work
+            _taken_part.set(began)
+        return first is None or first == began
 
 
-# The worker in whose context this is, if it has had anything that is not recorded.
-at_hand: ContextVar[Hand | None] = ContextVar("plugmesh_at_hand", default=None)
-_taken_part: ContextVar[object] = ContextVar("plugmesh_taken_part", default=None)
+_taken_part: ContextVar[float | None] = ContextVar("plugmesh_taken_part", default=None)
 # Set while a span is begun of which is known already that it must be recorded.
 chosen: ContextVar[bool] = ContextVar("plugmesh_chosen", default=False)
-
-
-def unrecorded() -> Hand | None:
-    """The worker that this is part of, if what it works on is not recorded."""
-    hand = at_hand.get()
-    return hand if hand is not None and hand.is_mine() else None
 
 
 def _current_task() -> object:
@@ -80,23 +81,26 @@ class Heads:
     """Begins traces.
 
     Args:
-        ratio: how many of them are recorded, 0 to 1. Below 1 there are never more than RATE a second.
+        ratio: how many of them are recorded, 0 to 1.
         obedient: what a sender says that it does not record is not recorded here either.
+        rate: how many a second are recorded at most, if the ratio is below 1; `withheld` counts those beyond.
     """
 
-    def __init__(self, ratio: float, *, obedient: bool = True) -> None:
+    def __init__(self, ratio: float, *, obedient: bool = True, rate: float = RATE) -> None:
         self.obedient = obedient
+        self.withheld = 0
         self._ratio = ratio
+        self._rate = rate if ratio < 1 else math.inf
         # As OpenTelemetry's TraceIdRatioBased judges the lower half of a trace id.
         self._bound = min(round(ratio * _SPACE), _SPACE - 1)
-        self._tokens = float(RATE)
+        self._tokens = self._rate
         self._filled = monotonic()
         self.left = self._gap()
 
     def begin(self) -> bool:
         """Whether the next trace is to be recorded."""
-        if self.left >= 1:
-            self.left -= 1
+        if self.left >= 1.0:
+            self.left -= 1.0
             return False
         self.left = self._gap()
         return self._affordable()
@@ -129,15 +133,16 @@ class Heads:
             return 0.0
         if self._ratio <= 0:
             return math.inf
-        return math.floor(math.log(1.0 - random.random()) / math.log1p(-self._ratio))
+        return float(math.floor(math.log(1.0 - random.random()) / math.log1p(-self._ratio)))
 
     def _affordable(self) -> bool:
-        if self._ratio >= 1:
+        if self._rate == math.inf:
             return True
         now = monotonic()
-        self._tokens = min(self._tokens + (now - self._filled) * RATE, RATE)
+        self._tokens = min(self._tokens + (now - self._filled) * self._rate, self._rate)
         self._filled = now
         if self._tokens < 1:
+            self.withheld += 1
             return False
         self._tokens -= 1
         return True

@@ -231,6 +231,7 @@ class Plugin:
             "handling_secs": spent,
             "mean_secs": spent / runs if runs else 0.0,
             "longest_secs": max(events.longest, requests.longest),
+            "traces_withheld": self._bus.traces_withheld,
             "busy_secs": busiest.busy_secs() if busiest is not None else 0.0,
             "busy_in": busiest.name if busiest is not None and busiest.running else "",
         }

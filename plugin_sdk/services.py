@@ -210,6 +210,8 @@ class Service:
         TypeError: the handler is none of these.
     """
 
+    workers_type: type[Workers[Job]] = Workers
+
     def __init__(self, servers: Servers, name: str, handler: Handler, options: ServiceOptions) -> None:
         self.name = name
         self.options = options
@@ -222,7 +224,7 @@ class Service:
         self._bind = binder(handler, name)
         self._streams = isasyncgenfunction(handler)
         self._handler = handler if self._streams else as_coroutine(handler, servers.threads, options.timeout)
-        self.workers: Workers[Job] = Workers(self._handle, self._failed, options.concurrency, f"service {name}")
+        self.workers = self.workers_type(self._handle, self._failed, options.concurrency, f"service {name}")
         self.stats = self.workers.stats
 
     async def _handle(self, job: Job, content: tuple[dict[str, str], bytes] | None = None) -> int:

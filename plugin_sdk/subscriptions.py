@@ -31,6 +31,8 @@ class Subscription:
         options: how.
     """
 
+    workers_type: type[Workers[Any]] = Workers
+
     def __init__(
         self, inlets: Inlets[Subscription], pattern: str, handler: Handler | None, options: SubscribeOptions
     ) -> None:
@@ -58,11 +60,11 @@ class Subscription:
     def _make_workers(self, name: str) -> Workers[Event]:
         limit, release = self.options.concurrency, self._inlets.release
         if self.options.batch:
-            return Workers(self._handle_batch, self._failed, limit, name)
+            return self.workers_type(self._handle_batch, self._failed, limit, name)
         if self._keep is None:
             # The most usual case by far: nothing stands between the worker and the handler.
-            return Workers(self._call, self._failed, limit, name, plain=True, settle=release)
-        return Workers(self._handle, self._failed, limit, name, settle=release)
+            return self.workers_type(self._call, self._failed, limit, name, plain=True, settle=release)
+        return self.workers_type(self._handle, self._failed, limit, name, settle=release)
 
     async def start(self) -> Subscription:
         """Put it into force, once; raises CallError when the broker refuses it."""

@@ -11,19 +11,19 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import ExitStack, aclosing, suppress
 from typing import Any
 
-from opentelemetry.context import Context, attach, get_current
+from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
 from plugin_sdk.client import DEFAULT_TIMEOUT, Bus, options_of
 from plugin_sdk.events import Event
 from plugin_sdk.handlers import THREADS, Handler
-from plugin_sdk.heads import Hand, Heads, at_hand
+from plugin_sdk.heads import Hand, Heads
 from plugin_sdk.inlets import Inlets
 from plugin_sdk.jobs import Job
 from plugin_sdk.options import ServiceOptions, SubscribeOptions
 from plugin_sdk.peer import Peer
 from plugin_sdk.services import Servers, Service
-from plugin_sdk.spans import Headers, Spans, context_of, is_recorded, links_of, note, stamp_logs
+from plugin_sdk.spans import Headers, Spans, carried, context_of, in_hand, is_recorded, links_of, note, stamp_logs
 from plugin_sdk.subscriptions import Subscription
 from plugin_sdk.wire import conventions as c
 from plugin_sdk.wire.codec import decode_payload
@@ -32,29 +32,17 @@ from plugin_sdk.wire.subjects import check_subject
 from plugin_sdk.workers import Workers
 
 Content = tuple[Headers, bytes]
+_publish, _call = Bus.publish, Bus.call
 _ENVIRONMENT = (c.TRACEPARENT, c.TRACESTATE, c.BAGGAGE)
 
 
-class _Hands:
-    """The workers of one subscription or service."""
+class _TracedWorkers(Workers[Any]):
+    """Workers in whose context it stands who they are."""
 
-    def __init__(self) -> None:
-        self._all: dict[object, Hand] = {}
-
-    def find(self, workers: Workers[Any]) -> Hand:
-        """That of the worker that has just begun with an item, in whose context this must be asked."""
-        task = workers.task
-        hand = self._all.get(task)
-        if hand is None:
-            hand = self._all[task] = Hand(task, workers.running)
-            if task is not None:
-                task.add_done_callback(self._all.pop)
-            at_hand.set(hand)
-            Hand.exist = True
-            if get_current():
-                # It began in whatever context a frame was read in, which is nobody's.
-                attach(Context())
-        return hand
+    def _start(self) -> asyncio.Task[None]:
+        hand = Hand(self.running)
+        hand.task = asyncio.get_running_loop().create_task(self._work(), name=self.name, context=in_hand(hand))
+        return hand.task
 
 
 class TracedBus(Bus):
@@ -72,7 +60,12 @@ class TracedBus(Bus):
         peer.profile.info["traces"] = True
         self.spans = Spans(peer, heads)
         self._ahead = heads or Heads(1.0)
-        stamp_logs()
+        stamp_logs(heads)
+
+    @property
+    def traces_withheld(self) -> int:
+        """As Bus.traces_withheld."""
+        return self._ahead.withheld
 
     async def open(self) -> None:
         """As Bus.open; of a plugin it is a span, in the trace of whoever started its process."""
@@ -94,16 +87,10 @@ class TracedBus(Bus):
         """As Bus.publish."""
         # Not a coroutine function: for what is not recorded, the way must be no longer than that of a Bus.
         ahead = self._ahead
-        if (
-            ahead.left >= 1
-            and headers is None
-            and self._peer.traces
-            and not get_current()
-            and (not Hand.exist or at_hand.get() is None)
-        ):
+        if ahead.left >= 1.0 and headers is None and not carried() and self._peer.traces:
             # Nearly all of them, with nearly nothing to do: this is Spans.passed_on, written out.
-            ahead.left -= 1
-            return Bus.publish(self, subject, data, retain=retain)
+            ahead.left -= 1.0
+            return _publish(self, subject, data, retain=retain)
         passed = self.spans.passed_on(headers)
         if passed is None:
             return self._publish(subject, data, headers, retain)
@@ -127,6 +114,10 @@ class TracedBus(Bus):
         to: int | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """As Bus.call."""
+        ahead = self._ahead
+        if ahead.left >= 1.0 and headers is None and not carried() and self._peer.traces:
+            ahead.left -= 1.0
+            return _call(self, service, args, timeout=timeout, wait_ready=wait_ready, to=to)
         passed = self.spans.passed_on(headers)
         if passed is None:
             return self._call(service, args, headers, timeout=timeout, wait_ready=wait_ready, to=to)
@@ -176,6 +167,8 @@ class TracedBus(Bus):
 
 
 class _TracedSubscription(Subscription):
+    workers_type = _TracedWorkers
+
     def __init__(
         self,
         inlets: Inlets[Subscription],
@@ -186,7 +179,6 @@ class _TracedSubscription(Subscription):
     ) -> None:
         self._spans = spans
         self._peer, self._quiet = spans.peer, spans.heads is not None
-        self._hands, self._hand = _Hands(), Hand(None, {})
         self._received = c.consuming(c.RECEIVE, pattern, options.group)
         self._processed = c.consuming(c.PROCESS, pattern, options.group)
         super().__init__(inlets, pattern, handler, options)
@@ -194,8 +186,7 @@ class _TracedSubscription(Subscription):
     def _make_workers(self, name: str) -> Workers[Event]:
         self._run: Callable[..., Awaitable[Any]] = self._call
         self._call = self._take_up_batch if self.options.batch else self._take_up
-        self._workers = super()._make_workers(name)
-        return self._workers
+        return super()._make_workers(name)
 
     async def __anext__(self) -> Event:
         event = await super().__anext__()
@@ -213,18 +204,14 @@ class _TracedSubscription(Subscription):
 
     def _take_up(self, event: Event) -> Awaitable[Any]:
         try:
-            headers = event.headers
+            headers, _ = event.content()
         except BusError:
             # The handler is told so if it looks at them.
             headers = {}
-        hand = self._hand
-        if hand.task is not self._workers.task:
-            hand = self._hand = self._hands.find(self._workers)
         if not headers and self._quiet and self._peer.traces:
-            # Nearly all of them, with nearly nothing to do: this is Spans.taken_up, written out.
-            hand.work, hand.parent = event, None
+            # Nearly all of them, with nothing else to do: this is Spans.taken_up, written out.
             return self._run(event)
-        given = self._spans.taken_up(hand, event, headers)
+        given = self._spans.taken_up(headers)
         return self._run(event) if given is None else self._process(event, given)
 
     async def _process(self, event: Event, given: Headers) -> None:
@@ -241,8 +228,7 @@ class _TracedSubscription(Subscription):
         every = [headers for event in events if (headers := _headers(event))]
         recorded = next(filter(is_recorded, every), None)
         parent = (recorded or next(iter(every), {})).get(c.TRACEPARENT)
-        hand = self._hands.find(self._workers)
-        given = self._spans.taken_up(hand, events, {c.TRACEPARENT: parent} if parent else {})
+        given = self._spans.taken_up({c.TRACEPARENT: parent} if parent else {})
         return self._run(events) if given is None else self._process_batch(events, every)
 
     async def _process_batch(self, events: list[Event], every: list[Headers]) -> None:
@@ -259,10 +245,11 @@ class _TracedSubscription(Subscription):
 
 
 class _TracedService(Service):
+    workers_type = _TracedWorkers
+
     def __init__(self, servers: Servers, name: str, handler: Handler, options: ServiceOptions, spans: Spans) -> None:
         self._spans = spans
         self._peer, self._quiet = spans.peer, spans.heads is not None
-        self._hands, self._hand = _Hands(), Hand(None, {})
         super().__init__(servers, name, handler, options)
 
     def _handle(self, job: Job, content: Content | None = None) -> Coroutine[Any, Any, int]:
@@ -271,14 +258,10 @@ class _TracedService(Service):
         except BusError:
             # The caller is told so by the service.
             return Service._handle(self, job)
-        hand = self._hand
-        if hand.task is not self.workers.task:
-            hand = self._hand = self._hands.find(self.workers)
         if not content[0] and self._quiet and self._peer.traces:
-            # Nearly all of them, with nearly nothing to do: this is Spans.taken_up, written out.
-            hand.work, hand.parent = job, None
+            # Nearly all of them, with nothing else to do: this is Spans.taken_up, written out.
             return Service._handle(self, job, content)
-        given = self._spans.taken_up(hand, job, content[0])
+        given = self._spans.taken_up(content[0])
         return Service._handle(self, job, content) if given is None else self._serve(job, content, given)
 
     async def _serve(self, job: Job, content: Content, given: Headers) -> int:

@@ -144,10 +144,14 @@ class Workers(Generic[T]):
 
     def _hire(self) -> None:
         if self.queue and len(self._tasks) < self._limit and not self._closed:
-            task = asyncio.get_running_loop().create_task(self._work(), name=self.name)
+            task = self._start()
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             self._watch()
+
+    def _start(self) -> asyncio.Task[None]:
+        """The task of one more worker."""
+        return asyncio.get_running_loop().create_task(self._work(), name=self.name)
 
     def _watch(self) -> None:
         if not self._watching and self._limit > 1:

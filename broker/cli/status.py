@@ -287,6 +287,8 @@ def _traffic(row: Row, figures: Row) -> Iterator[tuple[str, str]]:
     if figures["longest_secs"]:
         mean, longest = duration(figures["mean_secs"]), duration(figures["longest_secs"])
         yield "handlers", f"{mean} on average, {longest} at most, {share(figures['error_rate'])} errors"
+    if figures["traces_withheld"]:
+        yield "traces", f"{figures['traces_withheld']} not recorded that should be: beyond BROKER_TRACES_PER_SEC"
     if row["refused"]:
         yield "refused", f"{row['refused']} of its packets: see the log of the broker"
     if row["services"]:

@@ -11,7 +11,9 @@ from broker.config.values import bare
 PREFIX = "BROKER_"
 
 # Read by the broker's clients and set for its plugins: they share the prefix and are no settings.
-NOT_SETTINGS = frozenset(PREFIX + name for name in ("HOME", "ENDPOINT", "TOKEN", "PLUGIN", "DATA_DIR", "GENERATION"))
+NOT_SETTINGS = frozenset(
+    PREFIX + name for name in ("HOME", "ENDPOINT", "TOKEN", "PLUGIN", "DATA_DIR", "GENERATION", "TRACES_PER_SEC")
+)
 
 _KINDS = {name: bare(kind) for name, kind in settings()}
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")

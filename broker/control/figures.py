@@ -10,7 +10,14 @@ from broker.control.ports import Measured, Usage, Work
 from broker.control.slow import is_slow
 from broker.core.snapshot import SessionView, Snapshot
 
-COUNTS = ("events_handled", "events_failed", "events_filtered", "requests_handled", "requests_failed")
+COUNTS = (
+    "events_handled",
+    "events_failed",
+    "events_filtered",
+    "requests_handled",
+    "requests_failed",
+    "traces_withheld",
+)
 WINDOW_SECS = 60.0  # over so long a time at most events per second are an average
 LARGEST = float(1 << 53)  # sums and products of such numbers are still finite, and a double can count so far
 SHORTEST_SECS = 1.0  # two looks that are closer than this tell nothing about a rate

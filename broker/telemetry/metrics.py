@@ -49,6 +49,11 @@ def _success(row: Row) -> float:
     return done / (done + failed) if done + failed else 1.0
 
 
+def _withheld(row: Row) -> float:
+    # A broker that leaves no traces withholds none.
+    return float(row["counters"].get("traces_withheld", 0))
+
+
 BROKER = (
     Family("plugmesh_uptime_seconds", "Seconds since the broker started.", _of("uptime_secs")),
     Family("plugmesh_plugins", "Plugins that are known.", _of("plugins", "total")),
@@ -69,6 +74,7 @@ BROKER = (
     Family("plugmesh_requests_waiting", "Requests that wait for an instance.", _of("queues", "requests_waiting")),
     Family("plugmesh_late_replies_total", "Answers to requests that had ended.", _of("counters", "late_replies")),
     Family("plugmesh_retained_values", "Last values that are kept.", _of("queues", "retained")),
+    Family("plugmesh_traces_withheld_total", "Traces beyond the broker's rate.", _withheld),
     Family("plugmesh_frames_received_total", "Frames received.", _of("counters", "frames")),
     Family("plugmesh_packets_received_total", "Packets received.", _of("counters", "packets")),
     Family("plugmesh_frames_refused_total", "Frames that were not valid.", _of("counters", "garbage")),
@@ -123,6 +129,7 @@ PLUGIN = (
     Family("plugmesh_plugin_handling_longest_seconds", "Time one took at most.", _of("figures", "longest_secs")),
     Family("plugmesh_plugin_error_ratio", "Part of what it handled that failed.", _of("figures", "error_rate")),
     Family("plugmesh_plugin_busy_seconds", "Age of its oldest running handler.", _of("figures", "busy_secs")),
+    Family("plugmesh_plugin_traces_withheld_total", "Traces beyond its rate.", _of("figures", "traces_withheld")),
     Family("plugmesh_plugin_silent_seconds", "Seconds since it was last heard.", _of("silent_secs")),
     Family("plugmesh_plugin_packets_refused_total", "Packets the broker refused it.", _of("refused")),
     Family("plugmesh_plugin_log_lines_dropped_total", "Lines it wrote too fast.", _of("log_lines_dropped")),

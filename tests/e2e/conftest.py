@@ -4,6 +4,7 @@ import importlib.util
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,19 +29,35 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def new_mesh() -> Iterator[Mesh]:
-    """A broker that was never started; its home has a short path, as sockets need."""
+    """A broker that was never started."""
+    with _mesh() as made:
+        yield made
+
+
+@pytest.fixture
+def mesh(migrated: Path) -> Iterator[Mesh]:
+    """A broker that is not started yet, but has been before."""
+    with _mesh(migrated) as made:
+        yield made
+
+
+@pytest.fixture
+def other(migrated: Path) -> Iterator[Mesh]:
+    """One more, to compare the first one with."""
+    with _mesh(migrated) as made:
+        yield made
+
+
+@contextmanager
+def _mesh(database: Path | None = None) -> Iterator[Mesh]:
+    # A short path, as sockets need.
     with tempfile.TemporaryDirectory(prefix="pm-", ignore_cleanup_errors=True) as folder:
         home = Path(folder) / "home"
         home.mkdir(mode=0o700)
+        if database is not None:
+            shutil.copy(database, home)
         made = Mesh(home)
         try:
             yield made
         finally:
             made.close()
-
-
-@pytest.fixture
-def mesh(new_mesh: Mesh, migrated: Path) -> Mesh:
-    """A broker that is not started yet, but has been before."""
-    shutil.copy(migrated, new_mesh.home)
-    return new_mesh

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -287,24 +288,34 @@ def test_half_of_the_traces_across_three_processes_are_whole_and_the_others_not_
     assert done.returncode == 0, done.stderr
     assert traced.stop() == 0, traced.text()
     recorded = [parent.split("-")[1] for parent in json.loads(done.stdout) if parent]
-    # Five sigma around 32, and no more than a process may begin at once.
-    assert 12 <= len(recorded) <= 50
+    # Five sigma around 32.
+    assert 12 <= len(recorded) <= 52
     check_whole(receiver.spans(), recorded, ["send first", "receive second"])
 
 
-def test_a_bad_collector_neither_slows_the_mesh_nor_its_end(mesh: Mesh, bad_collector: str) -> None:
-    mesh.environ |= {"OTEL_EXPORTER_OTLP_ENDPOINT": bad_collector, "OTEL_BSP_SCHEDULE_DELAY": "10"}
-    mesh.add_plugin("relay", RELAY)
-    mesh.run()
-    mesh.wait_for("relay")
-    began = time.monotonic()
-    asyncio.run(send(mesh.home, 2000))
-    assert time.monotonic() - began < 10.0
+def test_a_bad_collector_neither_slows_the_mesh_nor_its_end(
+    mesh: Mesh, other: Mesh, receiver: Receiver, bad_collector: str
+) -> None:
+    for each, collector in ((mesh, bad_collector), (other, receiver.endpoint)):
+        each.environ |= {"OTEL_EXPORTER_OTLP_ENDPOINT": collector, "OTEL_BSP_SCHEDULE_DELAY": "10"}
+        each.add_plugin("relay", RELAY)
+        each.run()
+        each.wait_for("relay")
+    # In turns, so that whatever else the machine does hits both alike.
+    times = [[seconds(each, 500) for each in (mesh, other)] for _ in range(4)]
+    assert sum(bad for bad, _ in times) < 2 * sum(good for _, good in times), times
     # How long an end is delayed is measured in tests/integration/tracing, without the time that a broker takes to stop.
     assert mesh.stop() == 0
     complaints = [line for line in mesh.text().splitlines() if "export" in line]
     assert len(complaints) <= 3, complaints
     assert "SIGKILL" not in mesh.text()
+
+
+def seconds(mesh: Mesh, number: int) -> float:
+    """How long so many events and their answers take."""
+    began = time.monotonic()
+    asyncio.run(send(mesh.home, number))
+    return time.monotonic() - began
 
 
 def test_log_lines_carry_the_trace_of_what_they_are_about(traced: Mesh, receiver: Receiver) -> None:
@@ -332,3 +343,82 @@ def test_log_lines_carry_the_trace_of_what_they_are_about(traced: Mesh, receiver
     stopping = next(line for line in lines if "finish requests (1 of 5), within" in line["message"])
     (phase,) = [span for span in receiver.spans() if span.name == "finish requests"]
     assert (stopping["trace_id"], stopping["span_id"]) == (phase.trace_id, phase.span_id)
+
+
+CHATTY = """
+import asyncio
+
+async def chat():
+    while True:
+        await plugin.publish("chat", 1)
+        await asyncio.sleep(0.001)
+
+@plugin.on_start()
+async def start():
+    plugin.chatting = asyncio.create_task(chat())
+"""
+
+
+def test_what_is_not_recorded_because_it_would_be_too_much_is_counted(traced: Mesh) -> None:
+    traced.environ |= {"BROKER_TRACES_PER_SEC": "2", "BROKER_BUS_HEARTBEAT_SECS": "0.2"}
+    traced.add_plugin("chatty", CHATTY)
+    sampled(traced, "parentbased_traceidratio", "0.5")
+    traced.wait_for("chatty")
+    asyncio.run(send(traced.home, 200))
+    assert traced.status()["broker"]["counters"]["traces_withheld"] > 0
+    eventually(lambda: traced.plugin("chatty")["figures"]["traces_withheld"] > 0)
+    assert "not recorded that should be: beyond BROKER_TRACES_PER_SEC" in traced.cli("status", "chatty").stdout
+    assert traced.stop() == 0, traced.text()
+
+
+def test_a_bound_that_makes_no_sense_is_told_and_the_usual_one_holds(traced: Mesh) -> None:
+    traced.environ |= {"BROKER_TRACES_PER_SEC": "many"}
+    sampled(traced, "parentbased_traceidratio", "0.5")
+    asyncio.run(send(traced.home, 10))
+    assert traced.stop() == 0, traced.text()
+    assert (
+        "BROKER_TRACES_PER_SEC is 'many': use a number of traces, or `inf` for no bound; 100 is used" in traced.text()
+    )
+
+
+TELLING = """
+import asyncio
+
+async def tell(text):
+    plugin.log.warning(text)
+
+@plugin.subscribe("first")
+async def on_first(event):
+    plugin.log.warning("seen %d", event.data)
+    await asyncio.gather(tell(f"told {event.data}"))
+    await plugin.publish("second", event.data)
+
+@plugin.subscribe("second")
+async def on_second(event):
+    plugin.log.warning("heard %d", event.data)
+    await plugin.call("telling.note", event.data)
+
+@plugin.service("note")
+def note(number):
+    plugin.log.warning("noted %d", number)
+"""
+
+
+def test_log_lines_of_what_is_not_recorded_belong_together_too(traced: Mesh, receiver: Receiver) -> None:
+    traced.environ |= {"OTEL_TRACES_SAMPLER": "parentbased_always_off"}
+    traced.add_plugin("telling", TELLING)
+    traced.run()
+    traced.wait_for("telling")
+    for number in ("1", "2"):
+        assert traced.cli("pub", "first", number).returncode == 0
+    log = traced.home / "logs" / "telling.log"
+    eventually(lambda: log.exists() and all(f"noted {number}" in log.read_text() for number in (1, 2)))
+    assert traced.stop() == 0, traced.text()
+    found = re.findall(
+        r"(seen|told|heard|noted) (\d) trace_id=([0-9a-f]{32}) span_id=[0-9a-f]{16}$", log.read_text(), re.M
+    )
+    assert len(found) == 8, log.read_text()
+    traces = {number: {trace for _, of, trace in found if of == number} for number in ("1", "2")}
+    assert [len(each) for each in traces.values()] == [1, 1]
+    assert traces["1"] != traces["2"]
+    assert receiver.spans() == []

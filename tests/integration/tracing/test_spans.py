@@ -284,6 +284,6 @@ print(json.dumps([worked - began, time.perf_counter() - worked]))
 """
     body = "\n".join("    " + line for line in work.strip().splitlines())
     script = f"{SHOP}\nasync def work(m, client):\n{body}\n{timed}"
-    worked, ended = program.run(script, OTEL_EXPORTER_OTLP_ENDPOINT=bad_collector)
-    assert worked < 10.0
-    assert ended < 1.0
+    runs = [(program.run(script, OTEL_EXPORTER_OTLP_ENDPOINT=bad_collector), program.run(script)) for _ in range(3)]
+    assert min(worked for (worked, _), _ in runs) < 2 * min(worked for _, (worked, _) in runs), runs
+    assert min(ended for (_, ended), _ in runs) < 1.0, runs

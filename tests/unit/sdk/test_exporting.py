@@ -82,3 +82,9 @@ def test_the_console_exporter_works_as_for_any_other_program() -> None:
     done = python(ROUND_TRIP, OTEL_TRACES_EXPORTER="console", OTEL_SERVICE_NAME="mine")
     assert '"name": "some.thing"' in done.stdout
     assert '"service.name": "mine"' in done.stdout
+
+
+def test_the_garbage_of_a_traced_program_is_still_collected() -> None:
+    done = python(f"{ROUND_TRIP}import gc\nprint(gc.get_freeze_count())", **{ENDPOINT: "http://127.0.0.1:9"})
+    assert done.stdout.startswith("TracedBus TracedBus"), done.stderr
+    assert done.stdout.splitlines()[-1] == "0"

@@ -1,12 +1,14 @@
 """Which traces are recorded is decided once, at the ratio that was asked for, in a form that everybody understands."""
 
 import asyncio
+import math
 
 import pytest
 from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 
 from plugin_sdk import heads as module
-from plugin_sdk.heads import RATE, Hand, Heads, at_hand, unrecorded
+from plugin_sdk.heads import RATE, Hand, Heads
+from plugin_sdk.spans import in_hand, unrecorded
 from plugin_sdk.wire.conventions import read_traceparent
 
 
@@ -17,10 +19,6 @@ def freeze(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def without_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RATE", 1_000_000)
-
-
 def test_at_1_every_trace_is_recorded_and_at_0_none() -> None:
     everything, nothing = Heads(1.0), Heads(0.0)
     assert all(everything.begin() for _ in range(2000))
@@ -29,17 +27,15 @@ def test_at_1_every_trace_is_recorded_and_at_0_none() -> None:
     assert nothing.among(2000) == []
 
 
-def test_about_as_many_are_recorded_as_the_ratio_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_rate(monkeypatch)
-    heads = Heads(0.25)
+def test_about_as_many_are_recorded_as_the_ratio_says() -> None:
+    heads = Heads(0.25, rate=math.inf)
     # Ten sigma.
     assert abs(sum(heads.begin() for _ in range(10_000)) - 2500) < 440
     assert abs(sum(len(heads.among(7)) for _ in range(10_000)) - 17_500) < 1150
 
 
-def test_each_place_of_a_frame_is_as_likely_as_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_rate(monkeypatch)
-    heads, places = Heads(0.5), [0] * 4
+def test_each_place_of_a_frame_is_as_likely_as_the_others() -> None:
+    heads, places = Heads(0.5, rate=math.inf), [0] * 4
     for _ in range(10_000):
         for at in heads.among(4):
             places[at] += 1
@@ -54,6 +50,18 @@ def test_a_flood_begins_no_more_traces_than_the_rate(monkeypatch: pytest.MonkeyP
     assert len(heads.among(10_000)) == RATE // 2
     now[0] = 60.0
     assert sum(heads.begin() for _ in range(10_000)) == RATE
+
+
+def test_what_was_not_begun_because_of_the_rate_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    freeze(monkeypatch)
+    bounded, unbounded = Heads(0.5, rate=10), Heads(0.5, rate=math.inf)
+    assert sum(bounded.begin() for _ in range(1000)) == 10
+    # Ten sigma around 490.
+    assert 330 < bounded.withheld < 650
+    assert len(bounded.among(1000)) == 0
+    assert 660 < bounded.withheld < 1300
+    assert sum(unbounded.begin() for _ in range(1000)) > 330
+    assert unbounded.withheld == 0
 
 
 @pytest.mark.parametrize("ratio", [1.0, 0.5, 0.001])
@@ -83,25 +91,26 @@ def test_tasks_of_a_worker_are_part_of_what_it_works_on_until_that_is_over() -> 
         await over.wait()
         return [before, unrecorded() is not None]
 
-    async def work() -> tuple[list[bool], list[bool]]:
-        task = asyncio.current_task()
-        assert task is not None
-        running: dict[object, float] = {task: 0.0}
-        hand = Hand(task, running)
-        at_hand.set(hand)
-        over, hand.work = asyncio.Event(), "one"
+    async def work(running: dict[object, float]) -> list[bool]:
+        over, worker = asyncio.Event(), asyncio.current_task()
+        running[worker] = 1.0
         begun = asyncio.create_task(part(over))
         await asyncio.sleep(0)
-        own = [unrecorded() is hand]
-        hand.work = "another"
-        own.append(unrecorded() is hand)
+        own = [unrecorded() is not None]
+        running[worker] = 2.0
+        own.append(unrecorded() is not None)
         over.set()
-        own_task = await begun
+        own += await begun
         running.clear()
-        own.append(unrecorded() is hand)
-        return own, own_task
+        return [*own, unrecorded() is not None]
 
-    assert asyncio.run(work()) == ([True, True, False], [True, False])
+    async def worker() -> list[bool]:
+        running: dict[object, float] = {}
+        hand = Hand(running)
+        hand.task = asyncio.create_task(work(running), context=in_hand(hand))
+        return await hand.task
+
+    assert asyncio.run(worker()) == [True, True, True, False, False]
 
 
 @pytest.mark.parametrize(

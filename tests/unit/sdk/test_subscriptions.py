@@ -1,6 +1,7 @@
 """Events as subscribers get them: filters, batches, limits, iterators, and the credit that goes back."""
 
 import asyncio
+import gc
 import threading
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from plugin_sdk import Bus, BusError, CallError, Event, Plugin, SubscribeOptions
 from plugin_sdk.testing import Mesh
+from plugin_sdk.wire.codec import encode_payload
 from tests.unit.sdk.coroutines import until
 
 
@@ -331,6 +333,15 @@ async def test_an_event_that_is_no_msgpack_is_refused_by_name_where_it_is_looked
     assert event.body == b"\xc1"
     with pytest.raises(BusError, match=r"bad_request: the body of .*a\.b.* is not msgpack"):
         _ = event.data
+
+
+async def test_events_that_wait_do_not_call_the_garbage_collector() -> None:
+    payload = encode_payload(b"")
+    gc.collect()
+    before = [each["collections"] for each in gc.get_stats()]
+    waiting = [Event("a.b", payload) for _ in range(10_000)]
+    assert [each["collections"] for each in gc.get_stats()] == before
+    assert len(waiting) == 10_000
 
 
 @pytest.mark.parametrize(

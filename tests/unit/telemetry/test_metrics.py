@@ -18,6 +18,7 @@ SAID = {
     "events_filtered": 1,
     "requests_handled": 3,
     "requests_failed": 1,
+    "traces_withheld": 7,
     "handling_secs": 2.4,
     "longest_secs": 1.5,
 }
@@ -63,6 +64,7 @@ def test_figures_of_a_plugin_are_told_and_derived(mesh: Mesh) -> None:
     assert of(series, "plugmesh_plugin_handling_mean_seconds", **hello) == pytest.approx(0.2)
     assert of(series, "plugmesh_plugin_handling_longest_seconds", **hello) == 1.5
     assert of(series, "plugmesh_plugin_error_ratio", **hello) == 0.25
+    assert of(series, "plugmesh_plugin_traces_withheld_total", **hello) == 7
     assert of(series, "plugmesh_plugin_state", state="running", **hello) == 1
 
 
