@@ -59,5 +59,8 @@ class Records(Protocol):
     def quarantined(self, plugin_id: str, digest: str, version: str, reason: str, *, released: bool) -> None:
         """Content that must not be started again, and why; or that may be after all, when `released`."""
 
+    def killed(self, plugin_id: str, limit: str, text: str) -> None:
+        """That the kernel ended a run because of a limit, and how."""
+
     def exited(self, plugin_id: str, text: str, restarts: int) -> None:
         """How a run ended."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -190,6 +191,15 @@ def groups(tree: Path) -> Groups:
     return Groups(tree.parent, tree.parents[1] / "own")
 
 
+async def kill_in_its_start(stage: Stage, tree: Path) -> None:
+    """Does to a plugin that is starting what the kernel does to one without memory, and takes its group away."""
+    killed, group = await stage.reaches("hello", "starting"), only_group(tree)
+    (group / "memory.events").write_text("oom_kill 1\n")
+    os.kill(killed.pid or 0, signal.SIGKILL)
+    await until(lambda: stage.view("hello").pid != killed.pid)
+    shutil.rmtree(group)
+
+
 def only_group(tree: Path) -> Path:
     (group,) = tree.glob("plugin-hello-*")
     return group
@@ -225,8 +235,43 @@ def test_what_the_kernel_killed_for_its_memory_is_told_counted_and_treated_by_po
         view = await stage.reaches("hello", state)
         told = "was ended by SIGKILL: the kernel killed it, as it exceeded its memory limit"
         assert (view.last_exit, view.cause, view.exceeded) == (told, cause, {"memory": 1})
+        assert stage.records.kills == [("hello", "memory", told)]
 
     watched(tmp_path, scenario, groups=groups(tree))
+
+
+@pytest.mark.parametrize(("over", "attempts", "retries"), [("stop", 1, False), ("restart", 3, True)])
+def test_what_the_kernel_kills_in_its_start_is_told_counted_and_treated_by_policy_too(
+    tmp_path: Path, tree: Path, over: str, attempts: int, retries: bool
+) -> None:
+    async def scenario(stage: Stage, __: Watched) -> None:
+        limits = {"memory": "64M", "over": over}
+        stage.add("hello", peer={"answers": {"start": "hang"}}, limits=limits)
+        starting = asyncio.create_task(stage.supervisor.start_all())
+        for _ in range(attempts):
+            await kill_in_its_start(stage, tree)
+        await starting
+        view = stage.view("hello")
+        assert (view.state, view.cause, view.exceeded) == ("failed", "limit", {"memory": attempts})
+        assert (view.retry_in is not None) is retries
+        assert "start: the process was ended by SIGKILL after" in view.error
+        assert "the kernel killed it, as it exceeded its memory limit" in view.error
+        assert len(stage.records.kills) == attempts
+
+    watched(tmp_path, scenario, groups=groups(tree))
+
+
+def test_a_plugin_that_is_found_over_its_limit_in_its_start_is_ended_at_once(tmp_path: Path) -> None:
+    async def scenario(stage: Stage, _: Watched) -> None:
+        peer = {"takes": "memory", "early": True, "answers": {"start": "hang"}}
+        stage.add("hello", peer=peer, limits={"memory": "64M", "over": "stop"})
+        await stage.supervisor.start_all()
+        view = stage.view("hello")
+        assert (view.state, view.cause, view.retry_in) == ("failed", "limit", None)
+        assert view.error.startswith("plugin 'hello' did not start: start: it uses 1")
+        assert "its limit is 64 MiB (over: stop)" in view.error
+
+    watched(tmp_path, scenario)
 
 
 def test_without_groups_status_says_why_the_kernel_does_not_keep_a_limit(tmp_path: Path) -> None:
