@@ -12,7 +12,7 @@ from rich.text import Text
 
 from broker.cli.figures import amount, counted, duration, rate, size, span
 from broker.cli.pace import Pace, Paces, Row, key_of
-from broker.cli.status import COLOURS, reason
+from broker.cli.details import COLOURS, reason
 
 Cell = Callable[[Row, Pace], str]
 Value = Callable[[Row, Pace], Any]
