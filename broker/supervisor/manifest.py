@@ -66,7 +66,8 @@ class Manifest(Section, frozen=True):
     env: Environment = msgspec.field(default_factory=dict)
     config: FreeConfig = msgspec.field(default_factory=dict)
     restart: Annotated[RestartPolicy, POLICY] = RestartPolicy.ALWAYS
-    on_dependency_restart: Annotated[OnRestart, STRATEGY] = OnRestart.KEEP
+    # None: a sub-plugin restarts with its parent, and everything else keeps running.
+    on_dependency_restart: Annotated[OnRestart | None, STRATEGY] = None
     timeouts: StepTimeouts = Timeouts()
 
     @classmethod
