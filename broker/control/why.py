@@ -289,7 +289,7 @@ def _plugin(case: Case) -> PluginFacts:
 
 
 def _pid(case: Case) -> int | str:
-    pid = _plugin(case).pid or (case.session.pid if case.session else 0)
+    pid = (case.session.pid if case.session else 0) or _plugin(case).pid
     return pid or "unknown"
 
 
