@@ -108,6 +108,7 @@ class Control:
             self._facts.process_state(pid) if pid else "",
             [each.name for each in views],
             self._facts.plugin_dir(),
+            self._facts.refused_packages(name),
         )
         answer = explain(case)
         return {"name": name, "cause": answer.cause, "text": answer.text, "next": answer.step}
