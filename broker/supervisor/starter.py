@@ -188,7 +188,8 @@ class Starter:
         unit.process = process
         pid = await self._step(process, "spawn", _until_forked(process), self._timing.step)
         asked = unit.manifest.permissions if unit.manifest else None
-        self._mesh.expect(unit.plugin_id, process.token, pid, asked, mount=mount, routed=not unit.standby)
+        routed, version = not unit.standby, unit.version
+        self._mesh.expect(unit.plugin_id, process.token, pid, asked, mount=mount, routed=routed, version=version)
         process.go()
         return process
 
