@@ -10,9 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from broker.cli.details import COLOURS, reason
 from broker.cli.figures import amount, counted, duration, rate, size, span
 from broker.cli.pace import Pace, Paces, Row, key_of
-from broker.cli.status import COLOURS, reason
 
 Cell = Callable[[Row, Pace], str]
 Value = Callable[[Row, Pace], Any]

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from broker.cli.session import EX_FAILED, ask, dump_json, fail
+from broker.cli.progress import order
+from broker.cli.session import EX_FAILED, dump_json, fail
 
 
 @click.command("reload-config")
@@ -16,7 +17,7 @@ from broker.cli.session import EX_FAILED, ask, dump_json, fail
 @click.pass_obj
 def reload_config(home: Path, as_json: bool, timeout: float) -> None:
     """Let the broker read its configuration and its plugin folders anew, as SIGHUP does, and print what came of it."""
-    report = ask(home, "$broker.reload_config", {}, timeout)
+    report = order(home, "$broker.reload_config", {}, timeout)
     if as_json:
         click.echo(dump_json(report, indent=2))
     else:

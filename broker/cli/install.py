@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from broker.cli.asking import LookedInto, look_into, show_wishes
+from broker.cli.progress import order
 from broker.cli.session import ask, fail, listens
 from broker.cli.settings import config_option, load_config
 from broker.cli.status import ANSWER_SECS
@@ -47,8 +48,8 @@ def install(home: Path, config: Path | None, what: str, yes: bool, downgrade: bo
     if not listens(home):
         _install_alone(home, loaded, file, digest, downgrade)
         return
-    order = {"file": str(file.absolute()), "digest": digest, "downgrade": downgrade}
-    done = ask(home, "$broker.install", order, _ORDER_SECS)
+    what_to_do = {"file": str(file.absolute()), "digest": digest, "downgrade": downgrade}
+    done = order(home, "$broker.install", what_to_do, _ORDER_SECS)
     click.echo(f"{done['id']} {done['version']} is installed ({done['state']})")
     _tell_standing(home, done["id"])
 
@@ -65,7 +66,7 @@ def remove(home: Path, config: Path | None, name: str, purge: bool, yes: bool) -
     if purge:
         _agree(f"remove {name} with all of its data?", yes)
     if listens(home):
-        ask(home, "$broker.remove", {"name": name, "purge": purge}, _ORDER_SECS)
+        order(home, "$broker.remove", {"name": name, "purge": purge}, _ORDER_SECS)
     else:
         _remove_alone(home, loaded, name, purge)
     click.echo(f"{name} is removed" + (" with its data" if purge else f"; its data is kept: {_data(loaded, name)}"))

@@ -49,7 +49,7 @@ class Orders:
 
     async def stop(self, name: str, *, caller: dict[str, Any]) -> dict[str, Any]:
         """Stop a plugin, before it those that need it; returns their names in the order of stopping."""
-        return {"stopped": list(await self._audited(caller, "stop", name, self._plugins.stop(name)))}
+        return {"stopped": await self._take_down(caller, "stop", name, self._plugins.stop(name))}
 
     async def reload(
         self, names: list[str] | None = None, name: str | None = None, *, caller: dict[str, Any]
@@ -101,7 +101,7 @@ class Orders:
 
     async def disable(self, name: str, *, caller: dict[str, Any]) -> dict[str, Any]:
         """Stop a plugin, before it those that need it, and keep it from running; returns the names of the stopped."""
-        return {"stopped": list(await self._audited(caller, "disable", name, self._plugins.disable(name)))}
+        return {"stopped": await self._take_down(caller, "disable", name, self._plugins.disable(name))}
 
     async def drain(self, name: str, timeout: float = 30.0, *, caller: dict[str, Any]) -> dict[str, Any]:
         """Give a plugin nothing new and wait until it has finished what it has, for `timeout` seconds at most."""
@@ -115,6 +115,18 @@ class Orders:
 
         await self._audited(caller, "undrain", name, work())
         return self._standing(name)
+
+    async def _take_down(
+        self, caller: dict[str, Any], action: str, name: str, work: Coroutine[Any, Any, Sequence[str]]
+    ) -> list[str]:
+        async def audited() -> list[str]:
+            stopped = list(await self._audit(caller, action, name, work))
+            for other in stopped:
+                if other != name:
+                    self._facts.audit(who(caller), "stop", other, "done", f"with {name}, which it needs")
+            return stopped
+
+        return await self._own(audited())
 
     async def _reload(self, names: Sequence[str] | None, caller: dict[str, Any]) -> Sequence[RenewalFacts]:
         results = await self._plugins.renew(names)

@@ -234,6 +234,9 @@ class Facts(Protocol):
     def packages(self) -> Mapping[str, Mapping[str, Any]]:
         """What was installed as a package, by plugin id, ready for JSON."""
 
+    def refused_packages(self, name: str) -> Sequence[str]:
+        """Why package files of a plugin are not taken, a text for each, which begins with the file."""
+
     def read_keys(self) -> int:
         """Read the keys in the home anew; returns how many there are."""
 

@@ -96,7 +96,8 @@ class Control:
         number = plugin.session if plugin else None
         session = next((each for each in self._facts.router().sessions if each.number == number), None)
         health = judge(session, self._heartbeat)
-        pid = (plugin.pid if plugin else None) or (session.pid if session else 0)
+        # A wrapper may stand between the process that was started and the one that registered.
+        pid = (session.pid if session else 0) or (plugin.pid if plugin else None)
         case = Case(
             name,
             plugin,
@@ -107,6 +108,7 @@ class Control:
             self._facts.process_state(pid) if pid else "",
             [each.name for each in views],
             self._facts.plugin_dir(),
+            self._facts.refused_packages(name),
         )
         answer = explain(case)
         return {"name": name, "cause": answer.cause, "text": answer.text, "next": answer.step}

@@ -37,6 +37,7 @@ class Case:
         process: state of its process as the kernel has it.
         known: the names of all plugins.
         place: where plugin folders are put.
+        packages: why package files of it are not taken, a text for each.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Case:
     process: str = ""
     known: Sequence[str] = ()
     place: str = "the plugin folder"
+    packages: Sequence[str] = ()
 
     def refused(self, within: float = inf) -> Incident | None:
         """The last registration that was refused, if it is no older than so many seconds."""
@@ -90,6 +92,13 @@ _STEPS = {
     "denied": "run the process as the user of the broker, or connect over TCP with a key",
 }
 _ANY_STEP = "change what the text names in the process of {0}, and start it again"
+
+
+def _package_refused(case: Case) -> Answer | None:
+    if not case.packages:
+        return None
+    text = f"plugin {case.name!r} is not installed, because its package is refused: {case.packages[-1]}"
+    return Answer("package_refused", text, "do what the text says, then `broker reload-config`")
 
 
 def _never_seen(case: Case) -> Answer:
@@ -280,6 +289,12 @@ def _reachable(case: Case) -> Answer:
     text = f"plugin {case.name!r} is reachable: it {serves}{listens}"
     if case.health.text:
         text += f"; {case.health.text}"
+    plugin = _plugin(case)
+    if plugin.restarts:
+        times = "once" if plugin.restarts == 1 else f"{plugin.restarts} times"
+        text += f"; it was restarted {times}, and its last run {plugin.last_exit}"
+    if case.packages:
+        text += f"; another version of it is refused: {case.packages[-1].splitlines()[0]}"
     return Answer(REACHABLE, text, "if a caller fails all the same, the code and text of its error say why")
 
 
@@ -289,12 +304,12 @@ def _plugin(case: Case) -> PluginFacts:
 
 
 def _pid(case: Case) -> int | str:
-    pid = _plugin(case).pid or (case.session.pid if case.session else 0)
+    pid = (case.session.pid if case.session else 0) or _plugin(case).pid
     return pid or "unknown"
 
 
 _Check = Callable[[Case], Answer | None]
-_OF_THE_UNKNOWN: Sequence[_Check] = (_refused, _never_seen)
+_OF_THE_UNKNOWN: Sequence[_Check] = (_refused, _package_refused, _never_seen)
 _OF_THE_KNOWN: Sequence[_Check] = (
     _second_process,
     _disabled,

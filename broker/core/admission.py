@@ -30,7 +30,7 @@ class Expected:
     """A start of a managed plugin that has not registered yet, or may register again after a lost link.
 
     `mount`: the name under which it serves, when that is not its own. `routed`: whether its services and subscriptions
-    come into force at once, or with a switch.
+    come into force at once, or with a switch. `version`: what its manifest says, which goes before what it says itself.
     """
 
     plugin_id: str
@@ -38,6 +38,7 @@ class Expected:
     permissions: Permissions
     mount: str = ""
     routed: bool = True
+    version: str = ""
 
 
 class Admission:
@@ -59,9 +60,10 @@ class Admission:
         *,
         mount: str = "",
         routed: bool = True,
+        version: str = "",
     ) -> None:
         """Admit the process `pid`, or one of its process group, as `plugin_id` when it shows `token`."""
-        self._expected[token] = Expected(plugin_id, pid, permissions, mount, routed)
+        self._expected[token] = Expected(plugin_id, pid, permissions, mount, routed, version)
 
     def set_routed(self, token: str, routed: bool) -> None:
         """Whether a process that registers again by this token is routed."""
@@ -140,5 +142,11 @@ def _by_start(packet: p.Register, origin: Origin, expected: Expected) -> Identit
     if origin.pid and expected.pid not in (origin.pid, origin.group):
         text = f"this token was made for process {expected.pid}, but process {origin.pid} shows it"
         raise Refusal("bad_token", text)
-    granted, mount, routed = expected.permissions, expected.mount, expected.routed
-    return Identity(expected.plugin_id, "managed", permissions=granted, mount=mount, routed=routed)
+    return Identity(
+        expected.plugin_id,
+        "managed",
+        permissions=expected.permissions,
+        mount=expected.mount,
+        routed=expected.routed,
+        version=expected.version,
+    )

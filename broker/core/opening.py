@@ -30,7 +30,7 @@ def make_session(
         number=number,
         peer=outbox.peer,
         role=register.role,
-        version=register.version,
+        version=identity.version or register.version,
         instance=register.instance,
         nonce=register.nonce,
         pid=origin.pid or (claimed if identity.local else 0),

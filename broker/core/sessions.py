@@ -33,7 +33,7 @@ class Identity:
     """Who a session is, and how that was proven: `managed`, `key`, `operator`, `curve` or `local`.
 
     `mount`: the name under which it serves, when that is not its own. `routed`: whether it is to be routed from its
-    beginning.
+    beginning. `version`: what its manifest says; empty when only the process itself says something.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Identity:
     permissions: Permissions = UNRESTRICTED
     mount: str = ""
     routed: bool = True
+    version: str = ""
 
     @property
     def local(self) -> bool:

@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +234,10 @@ class Daemon:
     def packages(self) -> Mapping[str, Mapping[str, Any]]:
         """What was installed as a package, by plugin id."""
         return self._packages.facts()
+
+    def refused_packages(self, name: str) -> Sequence[str]:
+        """Why package files of a plugin in the plugin folder are not taken."""
+        return self._packages.refused(name)
 
     def read_keys(self) -> int:
         """Read the keys in the home; returns how many there are, raises BusError when one of them is broken."""

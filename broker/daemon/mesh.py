@@ -51,13 +51,21 @@ class MeshPort:
         self._refusals: dict[str, deque[str]] = {}
 
     def expect(
-        self, plugin_id: str, token: str, pid: int, asked: Access | None, *, mount: str = "", routed: bool = True
+        self,
+        plugin_id: str,
+        token: str,
+        pid: int,
+        asked: Access | None,
+        *,
+        mount: str = "",
+        routed: bool = True,
+        version: str = "",
     ) -> None:
         """Admit the process `pid`, or one of its group, as `plugin_id` when it shows `token`."""
         self._refusals[plugin_id] = deque(maxlen=MAX_REFUSALS)
         self._owners[token] = plugin_id
         permissions = self._granted(plugin_id, asked)
-        self._router.admission.expect(token, plugin_id, pid, permissions, mount=mount, routed=routed)
+        self._router.admission.expect(token, plugin_id, pid, permissions, mount=mount, routed=routed, version=version)
 
     def forget(self, token: str) -> None:
         """Admit nobody by this token any more, and end the session that it opened.

@@ -44,9 +44,11 @@ class _News:
         replacing: what is to take the place of another version.
         gone: plugins that are not in force any more.
         fresh: whether there is a plugin that was not there before.
+        refused: package files that were not refused before, or for another reason.
     """
 
     replacing: list[Record] = field(default_factory=list)
+    refused: list[Outcome] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     fresh: bool = False
 
@@ -141,6 +143,10 @@ class Packages:
         """Why package files are not taken."""
         return [f"{name}: {text}" for name, text in sorted(self._refusals.items())]
 
+    def refused(self, name: str) -> list[str]:
+        """Why package files of a plugin are not taken."""
+        return [f"{file}: {text}" for file, text in sorted(self._refusals.items()) if name in _plugins_of(file)]
+
     def facts(self) -> dict[str, dict[str, Any]]:
         """What is in force, by plugin id, ready for JSON."""
         return {name: _told(record) for name, record in self._records.items()}
@@ -162,12 +168,14 @@ class Packages:
                 try:
                     await self._replace(actor, record, before)
                 except PackageError as error:
-                    self._refusals[file_name(record.id, record.version)] = str(error)
+                    file = file_name(record.id, record.version)
+                    self._refusals[file] = str(error)
+                    news.refused.append(_refused(file, error))
                 else:
                     await asyncio.to_thread(self._leave, before)
             outcomes = list(await self._reload()) if news.gone or news.fresh or folders_too else []
             await asyncio.to_thread(self._clear, news.gone)
-            return outcomes
+            return [*outcomes, *news.refused]
 
     async def install(self, actor: str, file: Path, digest: str, *, downgrade: bool) -> dict[str, Any]:
         """Installs a package file and waits until the plugin runs; returns what is in force then.
@@ -300,8 +308,8 @@ class Packages:
         offers, strays = self._installer.survey()
         names = offers.keys() | self._installed.all_active().keys() if only is None else set(only)
         fetched = self._installer.fetch({name: offers[name] for name in names if name in offers})
-        self._take_refusals(actor, {**strays, **fetched.refusals}, only)
-        news = _News()
+        refused = self._take_refusals(actor, {**strays, **fetched.refusals}, only)
+        news = _News(refused=[_refused(file, error) for file, error in refused.items()])
         for name in sorted(names):
             record, before = fetched.records.get(name), self._installed.active(name)
             if record is None and before:
@@ -375,16 +383,20 @@ class Packages:
             shutil.rmtree(self._data_dir / name, ignore_errors=True)
         self._recall()
 
-    def _take_refusals(self, actor: str, found: Mapping[str, PackageError], only: Collection[str] | None) -> None:
+    def _take_refusals(
+        self, actor: str, found: Mapping[str, PackageError], only: Collection[str] | None
+    ) -> dict[str, PackageError]:
+        """Remembers what is refused, by file; returns what is news of it."""
         known = self._refusals
         if only is None:
             self._refusals = {}
         self._keep_refusals(but=only or ())
         # In one step, for the event loop reads it meanwhile.
         self._refusals = {**self._refusals, **{name: str(error) for name, error in found.items()}}
-        for name, error in found.items():
-            if known.get(name) != str(error):
-                self._note(actor, name, error)
+        news = {name: error for name, error in found.items() if known.get(name) != str(error)}
+        for name, error in news.items():
+            self._note(actor, name, error)
+        return news
 
     def _keep_refusals(self, but: Collection[str]) -> None:
         """Forgets refusals of some plugins, and of files that belong to none: those are found at every look."""
@@ -402,6 +414,10 @@ def _plugins_of(file: str) -> set[str]:
     """The plugin that a file name tells, if it tells one."""
     parsed = parse_file_name(file)
     return {parsed[0]} if parsed else set()
+
+
+def _refused(file: str, error: PackageError) -> Outcome:
+    return Outcome(next(iter(_plugins_of(file)), file), FAILED, f"{file}: {error}".partition("\n")[0])
 
 
 def _is_unchanged(outcome: Outcome | None) -> bool:

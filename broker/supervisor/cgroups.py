@@ -19,6 +19,7 @@ CONTROLLERS = ("memory", "pids", "cpu")
 
 _PERIOD = 100_000  # microseconds; the kernel's default for cpu.max
 _LEAF, _PREFIX = "broker", "plugin-"
+_KEPT = {"memory": ("memory.events", "oom_kill"), "processes": ("pids.events", "max")}
 
 
 class Groups:
@@ -53,18 +54,25 @@ class Groups:
         group.mkdir()
         for file, value in wanted.items():
             (group / file).write_text(value)
+        if limits.memory is not None and (group / "memory.swap.max").exists():
+            # What is only pushed out to the disk is not kept from growing.
+            (group / "memory.swap.max").write_text("0")
         return str(group)
 
-    def close(self, name: str) -> str:
-        """Remove the group of a run that has ended; returns what the kernel did because of a limit, if anything."""
+    def close(self, name: str) -> frozenset[str]:
+        """Remove the group of a run that has ended.
+
+        Returns:
+            The limits that the kernel had to keep: `memory` when it killed, `processes` when it refused one.
+        """
         if self._base is None:
-            return ""
+            return frozenset()
         group = self._base / f"{_PREFIX}{name}"
-        told = _told(group)
+        kept = frozenset(limit for limit, (file, event) in _KEPT.items() if _happened(group / file, event))
         # Processes that could not be killed keep it, until the next broker tidies up.
         with suppress(OSError):
             group.rmdir()
-        return told
+        return kept
 
 
 def find_base(root: Path = ROOT, own: Path = OWN) -> Path:
@@ -86,7 +94,8 @@ def find_base(root: Path = ROOT, own: Path = OWN) -> Path:
 def _prepare(root: Path, own: Path) -> Path:
     """The group under which those of plugins are made, ready for it; raises OSError."""
     base = find_base(root, own)
-    leaf = base / _LEAF if base != root else None
+    # Only the true root, which has no type, may hold processes and hand on controllers; that of a container may not.
+    leaf = base / _LEAF if base != root or (base / "cgroup.type").exists() else None
     if leaf:
         leaf.mkdir(exist_ok=True)
         (leaf / "cgroup.procs").write_text("0")
@@ -119,9 +128,9 @@ def _files(limits: ResourceLimits) -> Mapping[str, str]:
     return files
 
 
-def _told(group: Path) -> str:
+def _happened(events: Path, name: str) -> bool:
     try:
-        events = dict(line.split() for line in (group / "memory.events").read_text().splitlines())
+        counts = dict(line.split() for line in events.read_text().splitlines())
     except (OSError, ValueError):
-        return ""
-    return "the kernel killed it, as it exceeded its memory limit" if events.get("oom_kill", "0") != "0" else ""
+        return False
+    return counts.get(name, "0") != "0"

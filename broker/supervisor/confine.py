@@ -5,10 +5,10 @@ what is in force may differ, by the kernel and by the rights of the broker.
 """
 
 import resource
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from broker.supervisor import landlock
+from broker.supervisor import bubblewrap, landlock
 from broker.supervisor.processes import PR_SET_NO_NEW_PRIVS, drop_capabilities, prctl
 
 REQUIRED = "required"
@@ -27,11 +27,12 @@ def confine(plan: Mapping[str, Any]) -> dict[str, Any]:
     """Put a plan into force for this process and all that it becomes.
 
     Args:
-        plan: `sandbox` ("off", "best-effort" or "required"), `read` and `write` (paths), `rlimits` (by name) and
-            `cgroup` (the folder of a group to join, or nothing).
+        plan: `sandbox` ("off", "best-effort" or "required"), `bubblewrap` (whether it is to be that), `read` and
+            `write` (paths), `rlimits` (by name) and `cgroup` (the folder of a group to join, or nothing).
 
     Returns:
-        What is in force, and under `missing` what is not, each with the reason.
+        What is in force, and under `missing` what is not, each with the reason. With `bubblewrap` in it, it is in force
+        once the program is run as to_run() says.
 
     Raises:
         NotConfined: the sandbox is required, and something is missing.
@@ -46,6 +47,13 @@ def confine(plan: Mapping[str, Any]) -> dict[str, Any]:
     if missing and sandbox == REQUIRED:
         raise NotConfined("; ".join(missing))
     return in_force
+
+
+def to_run(command: Sequence[str], folder: str, plan: Mapping[str, Any], in_force: Mapping[str, Any]) -> list[str]:
+    """The command that runs `command` in `folder` under what confine() has put in force."""
+    if "bubblewrap" in in_force:
+        return bubblewrap.wrapped(command, folder, plan.get("read", ()), plan.get("write", ()))
+    return list(command)
 
 
 def _limit(wanted: Mapping[str, int], in_force: dict[str, Any], missing: list[str]) -> None:
@@ -72,6 +80,13 @@ def _join(group: str, in_force: dict[str, Any], missing: list[str]) -> None:
 
 
 def _enclose(plan: Mapping[str, Any], in_force: dict[str, Any], missing: list[str]) -> None:
+    if plan.get("bubblewrap"):
+        trouble = bubblewrap.trouble()
+        if not trouble:
+            # It gives up privileges and capabilities itself, when it needs them no more.
+            in_force |= {"no_new_privs": True, "capabilities": "none", "bubblewrap": bubblewrap.find()}
+            return
+        missing.append(f"bubblewrap: {trouble}")
     try:
         prctl(PR_SET_NO_NEW_PRIVS, 1)
         in_force["no_new_privs"] = True

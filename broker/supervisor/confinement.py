@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, structs
 
 from broker.supervisor.section import Section
-from broker.supervisor.values import Before
+from broker.supervisor.values import FLAG, Before
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -93,6 +93,7 @@ class AskedSandbox(Section, frozen=True):
     """What a plugin says it reaches beside the system and its own data directory; it cannot switch its sandbox off."""
 
     mode: Annotated[Literal["best-effort", "required"] | None, Meta(description="best-effort or required")] = None
+    bubblewrap: Annotated[bool | None, FLAG] = None
     read: Paths = ()
     write: Paths = ()
 
@@ -101,6 +102,7 @@ class Sandbox(Section, frozen=True):
     """The same, by the operator, who can."""
 
     mode: Annotated[Mode | None, Meta(description="off, best-effort or required"), Before(_off)] = None
+    bubblewrap: Annotated[bool | None, FLAG] = None
     read: Paths = ()
     write: Paths = ()
 
@@ -114,16 +116,19 @@ class Confinement:
         mode: of its sandbox.
         read: paths that it may read beside the system.
         write: paths that it may write beside its own data directory.
+        bubblewrap: whether its sandbox is to be that, and Landlock only where it cannot be had.
     """
 
     limits: ResourceLimits
     mode: Mode = "off"
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
+    bubblewrap: bool = False
 
     def asked(self) -> dict[str, Any]:
         """What was asked for, for those who look."""
-        return {"sandbox": self.mode, **self.limits.known()}
+        wrapped = {"bubblewrap": True} if self.bubblewrap and self.mode != "off" else {}
+        return {"sandbox": self.mode, **wrapped, **self.limits.known()}
 
     def plan(self, folder: str, data: str, socket: str, environ: Mapping[str, str], group: str = "") -> dict[str, Any]:
         """The orders for the launcher, as JSON.
@@ -140,6 +145,7 @@ class Confinement:
         rlimits = {"open_files": self.limits.open_files, "file_size": self.limits.file_size}
         return {
             "sandbox": self.mode,
+            "bubblewrap": self.bubblewrap,
             "read": [*_SYSTEM, *_RUN, *interpreter, *modules, folder, *([socket] if socket else []), *self.read],
             "write": [*_DEVICES, data, *self.write],
             "rlimits": {name: value for name, value in rlimits.items() if value is not None},
@@ -170,6 +176,10 @@ def confinement(
         # It would keep the kernel from keeping the limits, the operator's too; that is for the operator to say.
         del wanted["over"]
     limits = ResourceLimits(**{**wanted, **ordered.known()})
+    ordered_wrap, asked_wrap = ordered_sandbox.bubblewrap, asked_sandbox.bubblewrap
+    wrap = bool(asked_wrap if ordered_wrap is None else ordered_wrap)
+    if wrap and default == "off":
+        default = PACKAGE_SANDBOX  # who names a kind of sandbox wants one
     mode: Mode = ordered_sandbox.mode or asked_sandbox.mode or default
     read = (*asked_sandbox.read, *ordered_sandbox.read)
-    return Confinement(limits, mode, read, (*asked_sandbox.write, *ordered_sandbox.write))
+    return Confinement(limits, mode, read, (*asked_sandbox.write, *ordered_sandbox.write), wrap)

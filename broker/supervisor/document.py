@@ -1,5 +1,7 @@
 """Reads a YAML file of a plugin and remembers the line of everything in it."""
 
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf
@@ -52,7 +54,9 @@ def read_document(path: Path) -> Document:
         BadDocument: it cannot be read, is too large, or is not a YAML mapping.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise BadDocument(f"{path}: is no file that can be read: put a text file there")
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise BadDocument(f"{path}: cannot be read: {error.strerror}") from None
@@ -64,6 +68,11 @@ def read_document(path: Path) -> Document:
     if not isinstance(root, yaml.MappingNode) or not all(isinstance(key, str) for key in data):
         raise BadDocument(f"{path}:{root.start_mark.line + 1}: expects lines of the form 'name: value'")
     return Document(path, data, _lines(path, root))
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # A pipe would be waited for until somebody writes into it, and with it every look at the plugin folder.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _parse(path: Path, content: bytes) -> tuple[yaml.Node | None, Any]:

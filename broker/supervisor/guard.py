@@ -25,7 +25,7 @@ import time
 from contextlib import suppress
 from math import inf
 
-from broker.supervisor.confine import NotConfined, confine
+from broker.supervisor.confine import NotConfined, confine, to_run
 from broker.supervisor.processes import (
     PR_SET_CHILD_SUBREAPER,
     PR_SET_NAME,
@@ -214,8 +214,8 @@ def become(plan: int, output: int, gate: int, channel: socket.socket, parent: in
         os._exit(CANNOT_RUN)
 
 
-def _execute(plan: int, output: int, channel: socket.socket) -> None:
-    with open(plan, "rb") as file:
+def _execute(order: int, output: int, channel: socket.socket) -> None:
+    with open(order, "rb") as file:
         run = json.load(file)
     os.makedirs(run["data"], mode=0o700, exist_ok=True)
     if run["env"].get("TMPDIR", "").startswith(run["data"]):
@@ -223,9 +223,12 @@ def _execute(plan: int, output: int, channel: socket.socket) -> None:
     os.chdir(run["folder"])
     os.dup2(output, 1)
     os.dup2(output, 2)
-    if run["confinement"]:
-        report(channel, "confined", in_force=confine(run["confinement"]))
-    os.execvpe(run["command"][0], run["command"], run["env"])
+    command = run["command"]
+    if plan := run["confinement"]:
+        in_force = confine(plan)
+        report(channel, "confined", in_force=in_force)
+        command = to_run(command, run["folder"], plan, in_force)
+    os.execvpe(command[0], command, run["env"])
 
 
 def _reset_signals() -> None:

@@ -143,7 +143,7 @@ class Keeper:
         try:
             await self._starter.bring_up(unit, generation)
         except StartFailed as failure:
-            unit.fail(str(failure), Cause.START)
+            unit.fail(str(failure), failure.cause)
             return None if failure.final else unit.record.slow_retry()
         self._has_come_up(unit)
         return await self._run(unit)
@@ -194,19 +194,18 @@ class Keeper:
             try:
                 await self._starter.again(unit, process)
             except (StepFailed, StepRefused) as error:
-                if process.exited.done():
+                if process.exited.done() or process.keeping.ordered.done():
                     return await self._over(unit, process)
                 await self._starter.discard(unit)
                 return Ended(f"lost its session ({reason}) and did not get another: {error}", failed=True)
 
     async def _over(self, unit: Unit, process: Process) -> Ended:
-        how = process.exited.result()
+        age = process.age()
         await self._starter.discard(unit)
-        story = how.told(f" after {process.age():.1f} s")
+        how = process.exited.result()
+        story = how.told(f" after {age:.1f} s")
         if process.keeping.ordered.done():
-            excess = process.keeping.ordered.result()
-            unit.exceeded[excess.limit] += process.keeping.killed
-            return Ended(story, failed=True, final=excess.over == STOP)
+            return Ended(story, failed=True, final=process.keeping.ordered.result().over == STOP)
         return Ended(story, failed=not how.clean)
 
     def _judge(self, unit: Unit, ended: Ended, uptime: float) -> float | None:

@@ -11,6 +11,9 @@ from broker.supervisor.excess import Excess, Watch
 
 REPORT, RESTART, STOP = "report", "restart", "stop"
 
+_KILLED = "the kernel killed it, as it exceeded its memory limit"
+_REFUSED = "the kernel had refused it processes and threads beyond its limit"
+
 
 class Keeping:
     """The limits of one run, which hold for all of its processes together.
@@ -48,15 +51,16 @@ class Keeping:
             self.ordered.set_result(excess)
 
     def end(self) -> str:
-        """Let go of the group; returns why the run has ended, if that was because of a limit."""
-        by_kernel = self._groups.close(self._name) if self._groups and self.group else ""
-        if by_kernel:
+        """Let go of the group; returns what its limits had to do with the end of the run, if anything."""
+        kept = self._groups.close(self._name) if self._groups and self.group else ()
+        if "memory" in kept:
             self.killed = True
-            self.order(Excess("memory", by_kernel, self._limits.over or RESTART))
-        if not self.ordered.done():
-            return ""
-        excess = self.ordered.result()
-        return by_kernel or f"it {excess.text} (over: {excess.over})"
+            self.order(Excess("memory", _KILLED, self._limits.over or RESTART))
+            return _KILLED
+        if self.ordered.done():
+            excess = self.ordered.result()
+            return f"it {excess.text} (over: {excess.over})"
+        return _REFUSED if "processes" in kept else ""
 
     def shown(self, in_force: Mapping[str, Any]) -> dict[str, Any]:
         """What is in force by the launcher's report, with these limits."""

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from math import inf
 from typing import Any
 
@@ -111,13 +111,13 @@ class Lives:
         To give up waiting does not stop the stop.
 
         Args:
-            note: why it is stopped, if the operator did not say so.
+            note: why this one is stopped, if the operator did not say so.
         """
         order = self.next_order()
         units = [unit, *(each for each in self._roster.needing(unit) if each.active)]
         for each in units:
             each.stop_order = order
-            each.note = note
+            each.note = note if each is unit else f"was stopped with {unit.plugin_id}, which it needs"
             # At once for all, so that none of them begins another run while the others are being stopped.
             each.want(Desired.STOPPED)
         await asyncio.shield(self.own(descend(units, self.before, self.end)))
@@ -135,18 +135,33 @@ class Lives:
             waits = other.state is State.FAILED and other.blocked is not None and other.desired is Desired.RUNNING
             if waits:
                 self.own(self.begin(other, self.next_order()))
-            elif unit.runs > 1 and other.state is State.RUNNING and _strategy(other) is OnRestart.RESTART:
+            elif unit.runs > 1 and other.state is State.RUNNING and self._restarts_with(other, unit):
                 self.own(self._restart_with(other, unit))
 
     def has_gone_down(self, unit: Unit) -> "list[asyncio.Task[Any]]":
         """Stops what wants to be stopped when this one restarts; returns the stops that are under way."""
         stops = []
         for other in self._requiring(unit):
-            if other.active and _strategy(other) is OnRestart.STOP:
+            if other.active and _strategy(other, unit) is OnRestart.STOP:
                 note = f"was stopped because {unit.plugin_id}, which it needs, restarts (on_dependency_restart: stop)"
                 logger.info("plugin %s %s", other.plugin_id, note)
                 stops.append(self.own(self.stop(other, note)))
         return stops
+
+    def with_dependants(self, units: Iterable[Unit]) -> list[Unit]:
+        """The units, and those that restart when one of these does, in start order."""
+        found = set(units)
+        order = self._roster.in_order()
+        for other in order:
+            required = found.intersection(self._roster.before(other).required)
+            if other.active and any(self._restarts_with(other, unit) for unit in required):
+                found.add(other)
+        return [unit for unit in order if unit in found]
+
+    def _restarts_with(self, unit: Unit, needed: Unit) -> bool:
+        # Its services must not stay where its parent was before.
+        has_moved = unit.process is not None and unit.process.mount != self._roster.mount(unit.plugin_id)
+        return has_moved or _strategy(unit, needed) is OnRestart.RESTART
 
     async def _restart_with(self, unit: Unit, needed: Unit) -> None:
         order = self.next_order()
@@ -158,8 +173,12 @@ class Lives:
         return [other for other in self._roster if unit in self._roster.before(other).required]
 
 
-def _strategy(unit: Unit) -> OnRestart:
-    return unit.manifest.on_dependency_restart if unit.manifest and unit.managed else OnRestart.KEEP
+def _strategy(unit: Unit, needed: Unit) -> OnRestart:
+    """What a plugin wants to become of it when one that it requires is restarted."""
+    if unit.manifest is None or not unit.managed:
+        return OnRestart.KEEP
+    is_parent = unit.candidate.parent_name == needed.plugin_id
+    return unit.manifest.on_dependency_restart or (OnRestart.RESTART if is_parent else OnRestart.KEEP)
 
 
 async def end_life(unit: Unit) -> None:

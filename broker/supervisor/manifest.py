@@ -42,6 +42,7 @@ class Timeouts(Section, frozen=True):
         return structs.replace(base, **{name: secs for name, secs in structs.asdict(self).items() if secs is not None})
 
 
+SANDBOX = Meta(description="'mode', 'bubblewrap', 'read' and 'write'")
 AskedLimits = Annotated[ResourceLimits, Meta(description="limits by name, such as 'memory: 256M'")]
 StepTimeouts = Annotated[Timeouts, Meta(description="seconds by step, such as 'register: 20'")]
 
@@ -61,12 +62,13 @@ class Manifest(Section, frozen=True):
     services: Annotated[tuple[str, ...], Meta(description="a list of service names")] = ()
     permissions: Access | None = None
     limits: AskedLimits = ResourceLimits()
-    sandbox: Annotated[AskedSandbox, Meta(description="'mode', 'read' and 'write'")] = AskedSandbox()
+    sandbox: Annotated[AskedSandbox, SANDBOX] = AskedSandbox()
     command: Command = ()
     env: Environment = msgspec.field(default_factory=dict)
     config: FreeConfig = msgspec.field(default_factory=dict)
     restart: Annotated[RestartPolicy, POLICY] = RestartPolicy.ALWAYS
-    on_dependency_restart: Annotated[OnRestart, STRATEGY] = OnRestart.KEEP
+    # None: a sub-plugin restarts with its parent, and everything else keeps running.
+    on_dependency_restart: Annotated[OnRestart | None, STRATEGY] = None
     timeouts: StepTimeouts = Timeouts()
 
     @classmethod
@@ -98,7 +100,7 @@ class Overrides(Section, frozen=True):
     restart: Annotated[RestartPolicy | UnsetType, POLICY] = UNSET
     on_dependency_restart: Annotated[OnRestart | UnsetType, STRATEGY] = UNSET
     limits: AskedLimits = ResourceLimits()
-    sandbox: Annotated[Sandbox, Meta(description="'mode', 'read' and 'write'")] = Sandbox()
+    sandbox: Annotated[Sandbox, SANDBOX] = Sandbox()
     timeouts: StepTimeouts = Timeouts()
 
 

@@ -9,7 +9,15 @@ class Mesh(Protocol):
     """The bus, as far as the life of plugins is concerned."""
 
     def expect(
-        self, plugin_id: str, token: str, pid: int, asked: Access | None, *, mount: str = "", routed: bool = True
+        self,
+        plugin_id: str,
+        token: str,
+        pid: int,
+        asked: Access | None,
+        *,
+        mount: str = "",
+        routed: bool = True,
+        version: str = "",
     ) -> None:
         """Admit this token at REGISTER, under this name and from this process only, until forget().
 
@@ -17,6 +25,7 @@ class Mesh(Protocol):
             asked: the permissions that the plugin asks for.
             mount: the name under which it serves, when that is not its own.
             routed: False for a process that stands by: its services and subscriptions come into force with switch().
+            version: what its manifest says, which goes before what it says itself.
         """
 
     def forget(self, token: str) -> None:
@@ -58,6 +67,9 @@ class Records(Protocol):
 
     def quarantined(self, plugin_id: str, digest: str, version: str, reason: str, *, released: bool) -> None:
         """Content that must not be started again, and why; or that may be after all, when `released`."""
+
+    def killed(self, plugin_id: str, limit: str, text: str) -> None:
+        """That the kernel ended a run because of a limit, and how."""
 
     def exited(self, plugin_id: str, text: str, restarts: int) -> None:
         """How a run ended."""

@@ -1,11 +1,10 @@
 """What of limits and sandbox this machine can do, found by looking, without changing anything (SEC-3, SEC-4)."""
 
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from broker.supervisor import landlock
+from broker.supervisor import bubblewrap, landlock
 from broker.supervisor.cgroups import find_base
 
 
@@ -25,5 +24,9 @@ def probe() -> Iterator[str]:
         yield f"cgroup v2: {find_base()} can hold groups of plugins: the kernel keeps their limits"
     except OSError as error:
         yield f"cgroup v2: no: {error.strerror or error}; limits of memory, CPU and processes are watched"
-    found = shutil.which("bwrap")
-    yield f"bubblewrap: {found or 'not installed'}; the sandbox is Landlock's and does not use it"
+    trouble = bubblewrap.trouble()
+    yield (
+        f"bubblewrap: no: {trouble}"
+        if trouble
+        else f"bubblewrap: {bubblewrap.find()} works, for plugins that ask for it"
+    )

@@ -156,8 +156,10 @@ class Child:
         elif report["report"] == "confined":
             self.in_force = report["in_force"]
         elif report["report"] == "exited":
+            # Bubblewrap's first process outlives the plugin for a moment, and with it ends whatever else there is.
+            killed = 0 if "bubblewrap" in (self.in_force or {}) else report["killed"]
             alive = tuple(report["alive"])
-            self._end(Exit(report["status"], report["signal"], self._failure, report["killed"], alive))
+            self._end(Exit(report["status"], report["signal"], self._failure, killed, alive))
         elif report["report"] == "lost":
             self._end(Exit(failure="was ended because the process that guards it died"))
         else:

@@ -11,11 +11,12 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from broker import tracepoints
 from broker.supervisor.errors import FINAL_CODES, CommandError, SupervisorError
+from broker.supervisor.keeping import STOP
 from broker.supervisor.ports import Mesh
 from broker.supervisor.process import Process, Surroundings
 from broker.supervisor.slots import Slots
 from broker.supervisor.spawner import Spawner
-from broker.supervisor.states import Desired, Trigger
+from broker.supervisor.states import Cause, Desired, Trigger
 from broker.supervisor.timing import Timing
 from broker.supervisor.unit import Unit
 from plugin_sdk.wire import conventions as c
@@ -25,11 +26,24 @@ logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-class StepFailed(Exception):
+class StepError(Exception):
+    """A step of a start failed.
+
+    Args:
+        text: which step, and why.
+        cause: of which kind that is.
+    """
+
+    def __init__(self, text: str, cause: Cause = Cause.START) -> None:
+        super().__init__(text)
+        self.cause = cause
+
+
+class StepFailed(StepError):
     """A step of a start failed; another attempt may succeed."""
 
 
-class StepRefused(Exception):
+class StepRefused(StepError):
     """A step of a start failed, and would again: a person has to change something first."""
 
 
@@ -39,11 +53,13 @@ class StartFailed(Exception):
     Args:
         text: the whole story: one sentence, then every attempt, then what the plugin wrote last.
         final: whether trying again, even later, cannot help.
+        cause: of which kind the last failure is.
     """
 
-    def __init__(self, text: str, final: bool) -> None:
+    def __init__(self, text: str, final: bool, cause: Cause) -> None:
         super().__init__(text)
         self.final = final
+        self.cause = cause
 
 
 class Superseded(Exception):
@@ -100,7 +116,7 @@ class Starter:
                     with attempt, tracepoints.span("attempt", {c.ATTEMPT: len(met) + 1}):
                         await self._attempt(unit, generation, met)
         except (StepFailed, StepRefused) as error:
-            raise StartFailed(_story(unit, met), final=isinstance(error, StepRefused)) from None
+            raise StartFailed(_story(unit, met), isinstance(error, StepRefused), error.cause) from None
 
     async def prepare(self, unit: Unit, session: int) -> None:
         """Takes a registered plugin through initialize and start.
@@ -172,7 +188,8 @@ class Starter:
         unit.process = process
         pid = await self._step(process, "spawn", _until_forked(process), self._timing.step)
         asked = unit.manifest.permissions if unit.manifest else None
-        self._mesh.expect(unit.plugin_id, process.token, pid, asked, mount=mount, routed=not unit.standby)
+        routed, version = not unit.standby, unit.version
+        self._mesh.expect(unit.plugin_id, process.token, pid, asked, mount=mount, routed=routed, version=version)
         process.go()
         return process
 
@@ -185,7 +202,7 @@ class Starter:
             if not refusals:
                 raise
             told = "; ".join(text if times == 1 else f"{times} times {text}" for text, times in refusals.items())
-            raise StepFailed(f"{error}; the broker refused its registration: {told}") from None
+            raise StepFailed(f"{error}; the broker refused its registration: {told}", error.cause) from None
 
     async def _initialize(self, unit: Unit, process: Process | None, session: int) -> None:
         body = {"config": unit.config, "enabled": unit.enabled}
@@ -220,23 +237,29 @@ class Starter:
         task = asyncio.ensure_future(work)
         # Nobody else looks at it; without this, a late error would be reported as never retrieved.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        waits: set[asyncio.Future[Any]] = {task, process.exited} if process else {task}
+        waits: set[asyncio.Future[Any]] = {task, process.exited, process.keeping.ordered} if process else {task}
         try:
             await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if task.done() and not task.cancelled():
                 return task.result()
         finally:
             task.cancel()
-        if process and process.exited.done():
+        if process and (process.exited.done() or process.keeping.ordered.done()):
             raise _end_of(process, step)
         raise StepFailed(f"{step}: not done within {timeout:g} s")
 
 
 def _end_of(process: Process, step: str) -> StepFailed | StepRefused:
-    how = process.exited.result()
-    if how.never_ran:
-        return StepRefused(f"{step}: {how}")
-    return StepFailed(f"{step}: the process {how.told(f' after {process.age():.2f} s')}")
+    story = (
+        f"the process {process.exited.result().told(f' after {process.age():.2f} s')}" if process.exited.done() else ""
+    )
+    if process.keeping.ordered.done():
+        excess = process.keeping.ordered.result()
+        refused = StepRefused if excess.over == STOP else StepFailed
+        return refused(f"{step}: {story or f'it {excess.text} (over: {excess.over})'}", Cause.LIMIT)
+    if process.exited.result().never_ran:
+        return StepRefused(f"{step}: {process.exited.result()}")
+    return StepFailed(f"{step}: {story}")
 
 
 async def _until_forked(process: Process) -> int:

@@ -228,6 +228,7 @@ class Supervisor:
     async def renew(self, names: Sequence[str] | None) -> list[Renewed]:
         """Reloads plugins by name, or with None all that are not stopped; one that is stopped is started.
 
+        Those that restart with one of these, such as its sub-plugins, go down before it and come up after it.
         To give up waiting does not stop the reload.
 
         Returns:
@@ -242,11 +243,12 @@ class Supervisor:
         else:
             await self._roster.rescan()
             wanted = set(names)
-        units = [unit for unit in self._roster.in_order() if unit.plugin_id in wanted]
+        named = [unit for unit in self._roster if unit.plugin_id in wanted]
+        units = self._lives.with_dependants(named)
         renewal = Renewal(self._roster, self._lives, self._lives.next_order())
         with tracepoints.span("plugins.reload"):
             renewed: list[Renewed] = await asyncio.shield(self._lives.own(renewal.run(units)))
-        unknown = wanted - {unit.plugin_id for unit in units}
+        unknown = wanted - {unit.plugin_id for unit in named}
         return [*renewed, *(Renewed(name, error=self._roster.unknown(name)) for name in sorted(unknown))]
 
     async def upgrade(

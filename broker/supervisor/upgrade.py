@@ -188,6 +188,9 @@ class Unrecorded:
     def quarantined(self, plugin_id: str, digest: str, version: str, reason: str, *, released: bool) -> None:
         """Not written down."""
 
+    def killed(self, plugin_id: str, limit: str, text: str) -> None:
+        """Not written down."""
+
     def exited(self, plugin_id: str, text: str, restarts: int) -> None:
         """Not written down."""
 

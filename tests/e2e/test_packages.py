@@ -199,7 +199,12 @@ def test_a_bad_package_is_refused_with_the_reason_and_leaves_nothing(mesh: Mesh,
     assert traces(mesh) == []
     dropped = mesh.home / "plugins" / "small-1.0.0.spk"
     dropped.write_bytes(data)
-    mesh.cli("reload-config")
+    reloaded = mesh.cli("reload-config")
+    assert (reloaded.returncode, "plugin small: failed (small-1.0.0.spk: " in reloaded.stdout) == (1, True)
+    why = mesh.cli("why", "small").stdout
+    assert why.startswith("package_refused: plugin 'small' is not installed, because its package is refused: ")
+    assert text in why
+    assert mesh.cli("reload-config").returncode == 0, "it is told once"
     assert [
         each for each in mesh.status()["broker"]["warnings"] if each.startswith("small-1.0.0.spk: ") and text in each
     ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
 
-from broker.supervisor import landlock
+from broker.supervisor import bubblewrap, landlock
 from tests.e2e.mesh import Mesh
 
 CURIOUS = """
@@ -41,6 +43,30 @@ def test_a_plugin_in_a_sandbox_works_but_cannot_become_the_operator(mesh: Mesh) 
     assert shown["in_force"]["landlock"] == landlock.version()
     # Whether the kernel keeps the memory depends on what was delegated to whoever runs the tests.
     assert not [each for each in shown["in_force"]["missing"] if not each.startswith("memory: not kept by the kernel")]
+
+
+@pytest.mark.skipif(bool(bubblewrap.trouble()), reason=f"bubblewrap: {bubblewrap.trouble()}")
+def test_a_plugin_in_bubblewrap_works_is_told_by_its_own_process_and_ends_in_order(mesh: Mesh) -> None:
+    mesh.add_plugin("curious", CURIOUS, "sandbox: {mode: required, bubblewrap: true}\n")
+    mesh.run()
+    row = mesh.wait_for("curious")
+    assert mesh.cli("call", "curious.save").stdout == '"kept"\n'
+    refused = mesh.cli("call", "curious.read", json.dumps({"path": str(mesh.home / "keys" / "client.key")}))
+    assert (refused.returncode, "No such file or directory" in refused.stderr) == (1, True)
+    assert f"in force: no new privs True, capabilities none, bubblewrap {bubblewrap.find()}" in " ".join(
+        mesh.cli("status", "curious").stdout.split()
+    )
+    # The process that was started waits; the one that registered is below it.
+    sessions = json.loads(mesh.cli("call", "$broker.sessions").stdout)
+    (inside,) = [each["pid"] for each in sessions if each["name"] == "curious"]
+    assert inside != row["pid"]
+    os.kill(inside, signal.SIGSTOP)
+    frozen = mesh.cli("why", "curious").stdout
+    os.kill(inside, signal.SIGCONT)
+    assert f"kill -CONT {inside}" in frozen
+    assert mesh.cli("reload", "curious").stdout == "curious: reloaded\n"
+    assert mesh.plugin("curious")["last_exit"] == "exited with status 0"
+    assert mesh.stop() == 0
 
 
 def test_a_misspelt_limit_is_told_with_its_line(mesh: Mesh) -> None:

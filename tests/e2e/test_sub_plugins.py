@@ -75,6 +75,17 @@ def test_the_parent_stops_after_its_sub_plugins_and_takes_them_along(mesh: Mesh)
     assert stopped.stdout.index("audit") < stopped.stdout.index("users")
 
 
+def test_a_reload_of_the_parent_takes_its_sub_plugins_along(mesh: Mesh) -> None:
+    mesh.add_plugin("users", says("get", "Ada"))
+    mesh.add_plugin("audit", says("last", "a login"), "parent: users\n")
+    mesh.run()
+    before = mesh.wait_for("audit")["pid"]
+    reloaded = mesh.cli("reload", "users")
+    assert reloaded.stdout == "users: reloaded\naudit: reloaded\n", reloaded.stdout + reloaded.stderr
+    assert mesh.plugin("audit")["pid"] != before
+    assert answer(mesh, "users.audit.last") == '"a login"'
+
+
 def test_a_missing_parent_is_told_by_status_and_why_and_found_later(mesh: Mesh) -> None:
     mesh.add_plugin("audit", says("last", "a login"), "parent: users\n")
     mesh.run()

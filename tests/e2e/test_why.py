@@ -105,6 +105,22 @@ def test_what_keeps_a_plugin_from_coming_up(broker: Mesh) -> None:
     assert "`broker start well`" in why(broker, "well", "stopped")
 
 
+def test_one_that_was_stopped_with_another_finds_in_the_audit_log_who_did_that(broker: Mesh) -> None:
+    broker.add_plugin("base", SERVES)
+    broker.add_plugin("user", SERVES, "requires: [base]\n")
+    broker.run()
+    broker.wait_for("user")
+    assert broker.cli("stop", "base").returncode == 0
+    answer = why(broker, "user", "stopped")
+    assert "plugin 'user' was stopped with base, which it needs" in answer
+    assert "`broker audit --plugin user` says who stopped it" in answer
+
+    def audited() -> bool:
+        return "stop user: done (with base, which it needs)" in broker.cli("audit", "--plugin", "user").stdout
+
+    eventually(audited, 10, "the audit log has it")
+
+
 def test_what_is_wrong_with_a_plugin_that_runs(broker: Mesh) -> None:
     for name, body in {
         "loop": BLOCKED,

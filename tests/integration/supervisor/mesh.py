@@ -60,7 +60,15 @@ class LineMesh:
         await self._server.wait_closed()
 
     def expect(
-        self, plugin_id: str, token: str, pid: int, asked: object, *, mount: str = "", routed: bool = True
+        self,
+        plugin_id: str,
+        token: str,
+        pid: int,
+        asked: object,
+        *,
+        mount: str = "",
+        routed: bool = True,
+        version: str = "",
     ) -> None:
         self._expected[token] = (plugin_id, pid)
         if not routed:

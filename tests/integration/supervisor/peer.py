@@ -9,6 +9,7 @@ The variable PEER holds a JSON object that says how it misbehaves:
     reconnects  registers again when its connection is closed
     loses       closes its connection once, as soon as it has started
     takes       once it has started: "memory", 128 MiB; "cpu", a core; "processes", 20 children that do nothing
+    early       takes that as soon as it runs
 """
 
 import itertools
@@ -79,6 +80,8 @@ def serve(link: socket.socket) -> bool:
 def main() -> None:
     if PLAN.get("deaf"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if PLAN.get("early"):
+        take(PLAN.pop("takes"))
     if PLAN.get("forks") and os.fork() == 0:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         while True:

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from broker.supervisor import landlock
+from broker.supervisor import bubblewrap, landlock
 from broker.supervisor.confinement import ResourceLimits
 from broker.supervisor.discovery import Installed, read_folder
 from broker.supervisor.process import Surroundings
-from tests.integration.supervisor.test_process import Bench, run
+from tests.integration.supervisor.test_process import Bench, run, wrote
 
+needs_bubblewrap = pytest.mark.skipif(bool(bubblewrap.trouble()), reason=f"bubblewrap: {bubblewrap.trouble()}")
 needs_landlock = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
 
 # Tries everything that the arguments name and prints what came of it.
@@ -144,6 +145,91 @@ def test_the_operator_may_switch_a_sandbox_off_and_the_plugin_may_not(tmp_path: 
     (tmp_path / "config" / "curious.yaml").write_text("sandbox: {mode: off}\n")
     met, _ = outcome(tmp_path, plugin(tmp_path, "", f"read:{secret}"), sandbox="best-effort")
     assert met[f"read:{secret}"] == "done"
+
+
+WRAPPED = "sandbox: {mode: required, bubblewrap: true}\n"
+
+
+@needs_bubblewrap
+def test_a_wrapped_plugin_has_its_own_data_and_the_system_and_finds_nothing_else(tmp_path: Path) -> None:
+    secret = tmp_path / "keys" / "client.key"
+    secret.parent.mkdir()
+    secret.write_text("key")
+    data = tmp_path / "data" / "curious"
+    works = (f"write:{data}/own", f"read:{data}/own", f"remove:{data}/own", "run:/bin/true", "write:/dev/null")
+    elsewhere = (f"read:{secret}", f"list:{secret.parent}", f"environ:{os.getpid()}")
+    fails = (*elsewhere, f"write:{tmp_path}/plugins/curious/x", "write:/x")
+    met, told = outcome(tmp_path, plugin(tmp_path, WRAPPED, *works, "temporary:", *fails))
+    met.pop("limits")
+    assert {name for name, what in met.items() if what == "done"} == {*works, "temporary:"}
+    assert {met[each] for each in elsewhere} == {"FileNotFoundError"}
+    assert (told["bubblewrap"], told["capabilities"], told["no_new_privs"]) == (bubblewrap.find(), "none", True)
+    assert "landlock" not in told
+
+
+@needs_bubblewrap
+def test_a_wrapped_plugin_has_a_process_table_of_its_own_and_neither_capabilities_nor_new_privileges(
+    tmp_path: Path,
+) -> None:
+    installed = plugin(tmp_path, WRAPPED, "list:/proc/self")
+    (installed.folder / "main.py").write_text(
+        "import json, os\n"
+        "status = dict(line.split(':', 1) for line in open('/proc/self/status').read().splitlines())\n"
+        "numbers = [name for name in os.listdir('/proc') if name.isdecimal()]\n"
+        "told = {name: int(status[name], 16) for name in ('CapEff', 'CapPrm', 'NoNewPrivs')}\n"
+        "print(json.dumps(told | {'few': len(numbers) < 5}))\n"
+    )
+    met, _ = outcome(tmp_path, installed)
+    assert met == {"CapEff": 0, "CapPrm": 0, "NoNewPrivs": 1, "few": True}
+
+
+@needs_bubblewrap
+def test_nothing_of_a_wrapped_plugin_is_left_when_it_is_stopped(tmp_path: Path) -> None:
+    installed = plugin(tmp_path, WRAPPED)
+    (installed.folder / "main.py").write_text("import signal\nprint('ready', flush=True)\nsignal.pause()\n")
+
+    async def scenario(bench: Bench) -> None:
+        process = bench.start(installed)
+        await wrote(process, "ready")
+        process.stop(5.0)
+        assert str(await process.exited) == "was ended by SIGTERM"
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("mode", ["best-effort", "required"])
+def test_where_there_is_no_bubblewrap_landlock_takes_its_place_unless_it_is_required(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    secret = tmp_path / "client.key"
+    secret.write_text("key")
+    installed = plugin(tmp_path, f"sandbox: {{mode: {mode}, bubblewrap: true}}\n", f"read:{secret}")
+    told: list[dict[str, Any] | None] = []
+
+    async def scenario(bench: Bench) -> None:
+        process = bench.start(installed)
+        told.append({"end": str(await process.exited), **(process.in_force or {})})
+
+    run(tmp_path, scenario)
+    (found,) = told
+    assert found is not None
+    if mode == "required":
+        assert found["end"].startswith("cannot be confined as its sandbox requires: bubblewrap: bwrap is not installed")
+    else:
+        assert "bubblewrap: bwrap is not installed" in found["missing"]
+        assert found.get("landlock", 0) == landlock.version()
+
+
+def test_who_asks_for_bubblewrap_has_a_sandbox_and_the_operator_decides(tmp_path: Path) -> None:
+    around = Surroundings(tmp_path, "", tmp_path, {})
+    asking = plugin(tmp_path, "sandbox: {bubblewrap: true}\n")
+    assert around.confinement(asking).asked() == {"sandbox": "best-effort", "bubblewrap": True}
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "curious.yaml").write_text("sandbox: {bubblewrap: false}\n")
+    assert around.confinement(plugin(tmp_path, "sandbox: {bubblewrap: true}\n")).asked() == {"sandbox": "off"}
+    (tmp_path / "config" / "curious.yaml").write_text("sandbox: {bubblewrap: true, mode: required}\n")
+    assert around.confinement(plugin(tmp_path, "")).asked() == {"sandbox": "required", "bubblewrap": True}
 
 
 def test_limits_of_a_process_are_in_force_and_told(tmp_path: Path) -> None:

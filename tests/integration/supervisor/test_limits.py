@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -194,6 +195,15 @@ def groups(tree: Path) -> Groups:
     return Groups(tree.parent, tree.parents[1] / "own")
 
 
+async def kill_in_its_start(stage: Stage, tree: Path) -> None:
+    """Does to a plugin that is starting what the kernel does to one without memory, and takes its group away."""
+    killed, group = await stage.reaches("hello", "starting"), only_group(tree)
+    (group / "memory.events").write_text("oom_kill 1\n")
+    os.kill(killed.pid or 0, signal.SIGKILL)
+    await until(lambda: stage.view("hello").pid != killed.pid)
+    shutil.rmtree(group)
+
+
 def only_group(tree: Path) -> Path:
     (group,) = tree.glob("plugin-hello-*")
     return group
@@ -229,8 +239,95 @@ def test_what_the_kernel_killed_for_its_memory_is_told_counted_and_treated_by_po
         view = await stage.reaches("hello", state)
         told = "was ended by SIGKILL: the kernel killed it, as it exceeded its memory limit"
         assert (view.last_exit, view.cause, view.exceeded) == (told, cause, {"memory": 1})
+        assert stage.records.kills == [("hello", "memory", told)]
 
     watched(tmp_path, scenario, groups=groups(tree))
+
+
+@pytest.mark.parametrize(("over", "attempts", "retries"), [("stop", 1, False), ("restart", 3, True)])
+def test_what_the_kernel_kills_in_its_start_is_told_counted_and_treated_by_policy_too(
+    tmp_path: Path, tree: Path, over: str, attempts: int, retries: bool
+) -> None:
+    async def scenario(stage: Stage, __: Watched) -> None:
+        limits = {"memory": "64M", "over": over}
+        stage.add("hello", peer={"answers": {"start": "hang"}}, limits=limits)
+        starting = asyncio.create_task(stage.supervisor.start_all())
+        for _ in range(attempts):
+            await kill_in_its_start(stage, tree)
+        await starting
+        view = stage.view("hello")
+        assert (view.state, view.cause, view.exceeded) == ("failed", "limit", {"memory": attempts})
+        assert (view.retry_in is not None) is retries
+        assert "start: the process was ended by SIGKILL after" in view.error
+        assert "the kernel killed it, as it exceeded its memory limit" in view.error
+        assert len(stage.records.kills) == attempts
+
+    watched(tmp_path, scenario, groups=groups(tree))
+
+
+def test_a_plugin_that_is_found_over_its_limit_in_its_start_is_ended_at_once(tmp_path: Path) -> None:
+    async def scenario(stage: Stage, _: Watched) -> None:
+        peer = {"takes": "memory", "early": True, "answers": {"start": "hang"}}
+        stage.add("hello", peer=peer, limits={"memory": "64M", "over": "stop"})
+        await stage.supervisor.start_all()
+        view = stage.view("hello")
+        assert (view.state, view.cause, view.retry_in) == ("failed", "limit", None)
+        assert view.error.startswith("plugin 'hello' did not start: start: it uses 1")
+        assert "its limit is 64 MiB (over: stop)" in view.error
+
+    watched(tmp_path, scenario)
+
+
+def test_a_plugin_that_ended_after_the_kernel_had_refused_it_processes_is_told_so(tmp_path: Path, tree: Path) -> None:
+    async def scenario(stage: Stage, _: Watched) -> None:
+        stage.add("hello", limits={"processes": 8}, restart="never")
+        await stage.supervisor.start_all()
+        (only_group(tree) / "pids.events").write_text("max 3\n")
+        os.kill(stage.view("hello").pid or 0, signal.SIGKILL)
+        view = await stage.reaches("hello", "failed")
+        told = "was ended by SIGKILL: the kernel had refused it processes and threads beyond its limit"
+        assert (view.last_exit, view.cause, view.exceeded) == (told, "ended", {})
+
+    watched(tmp_path, scenario, groups=groups(tree))
+
+
+@pytest.fixture
+def real() -> Groups:
+    """Those of the kernel, for a run of the tests that has a delegated control group to itself."""
+    made = Groups()
+    if made.missing:
+        pytest.skip(made.missing)
+    return made
+
+
+def test_on_a_delegated_tree_the_kernel_kills_what_takes_too_much_memory(tmp_path: Path, real: Groups) -> None:
+    async def scenario(stage: Stage, _: Watched) -> None:
+        stage.add("hello", peer={"takes": "memory"}, limits={"memory": "64M", "over": "stop"})
+        await stage.supervisor.start_all()
+        view = await stage.reaches("hello", "failed")
+        assert view.last_exit == "was ended by SIGKILL: the kernel killed it, as it exceeded its memory limit"
+        assert (view.cause, view.exceeded, len(stage.records.kills)) == ("limit", {"memory": 1}, 1)
+
+    watched(tmp_path, scenario, groups=real)
+
+
+def test_on_a_delegated_tree_the_kernel_keeps_processes_and_cpu_and_no_group_is_left(
+    tmp_path: Path, real: Groups
+) -> None:
+    found: list[Path] = []
+
+    async def scenario(stage: Stage, _: Watched) -> None:
+        stage.add("many", peer={"takes": "processes"}, limits={"processes": 10}, restart="never")
+        stage.add("busy", peer={"takes": "cpu"}, limits={"cpu": 0.5})
+        await stage.supervisor.start_all()
+        view = await stage.reaches("many", "failed")
+        assert "the kernel had refused it processes and threads beyond its limit" in view.last_exit
+        shown = stage.view("busy").in_force or {}
+        found.append(Path(shown["cgroup"]))
+        await until(lambda: "\nnr_throttled 0\n" not in (found[0] / "cpu.stat").read_text())
+
+    watched(tmp_path, scenario, groups=real)
+    assert not found[0].exists()
 
 
 def test_without_groups_status_says_why_the_kernel_does_not_keep_a_limit(tmp_path: Path) -> None:

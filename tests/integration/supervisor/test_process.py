@@ -261,12 +261,14 @@ def test_a_child_in_a_group_of_its_own_is_stopped_with_its_plugin(tmp_path: Path
 
 def test_children_that_end_politely_get_the_rest_of_the_grace(tmp_path: Path) -> None:
     text = """
-import os, signal, time
+import os, signal
+parent_gone, held_by_parent = os.pipe()
 def leave(*_):
-    time.sleep(0.3)
+    os.read(parent_gone, 1)
     print("child tidied up", flush=True)
     os._exit(0)
 if os.fork() == 0:
+    os.close(held_by_parent)
     signal.signal(signal.SIGTERM, leave)
     print("ready", flush=True)
     while True:

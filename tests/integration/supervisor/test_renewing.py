@@ -189,3 +189,67 @@ def test_those_that_need_a_restarted_plugin_do_what_their_manifest_says(tmp_path
         )
 
     play(tmp_path, scenario)
+
+
+def test_sub_plugins_stop_before_their_parent_and_start_after_it_when_it_is_reloaded(tmp_path: Path) -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.add("users")
+        stage.add("audit", parent="users")
+        stage.add("trail", parent="audit")
+        stage.add("staying", parent="users", on_dependency_restart="keep")
+        stage.add("web", requires=["users"])
+        await stage.supervisor.start_all()
+        before = pids(stage)
+        stage.mesh.commands.clear()
+        assert await renew(stage, "users") == {"users": "", "audit": "", "trail": ""}
+        commands = [(name, command.removeprefix("$plugin.")) for name, command in stage.mesh.commands]
+        assert [name for name, command in commands if command == "stop"] == ["trail", "audit", "users"]
+        assert [name for name, command in commands if command == "start"] == ["users", "audit", "trail"]
+        assert {name for name, pid in pids(stage).items() if pid == before[name]} == {"staying", "web"}
+
+    play(tmp_path, scenario)
+
+
+def test_sub_plugins_restart_when_their_parent_is_back_from_a_crash(tmp_path: Path) -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.add("users")
+        stage.add("audit", parent="users")
+        stage.add("trail", parent="audit")
+        stage.add("web", requires=["users"])
+        await stage.supervisor.start_all()
+        before = pids(stage)
+        os.kill(before["users"] or 0, signal.SIGKILL)
+        await until(lambda: pids(stage)["trail"] not in (None, before["trail"]))
+        await stage.reaches("trail", "running")
+        assert pids(stage)["audit"] != before["audit"]
+        assert (pids(stage)["web"], stage.view("audit").restarts) == (before["web"], 0)
+
+    play(tmp_path, scenario)
+
+
+def test_a_sub_plugin_moves_with_its_parent_even_if_it_was_to_keep_running(tmp_path: Path) -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.add("users")
+        stage.add("core")
+        stage.add("audit", parent="users")
+        stage.add("trail", parent="audit", on_dependency_restart="keep")
+        await stage.supervisor.start_all()
+        assert stage.view("trail").mount == "users.audit.trail"
+        stage.add("audit", parent="core")
+        assert await renew(stage, "audit") == {"audit": ""}
+        await until(lambda: stage.view("trail").mount == "core.audit.trail" and stage.view("trail").state == "running")
+
+    play(tmp_path, scenario)
+
+
+def test_one_that_was_stopped_with_another_says_with_which(tmp_path: Path) -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.add("base")
+        stage.add("middle", requires=["base"])
+        stage.add("top", requires=["middle"], on_dependency_restart="stop")
+        await stage.supervisor.start_all()
+        await stage.supervisor.stop("base")
+        notes = {view.name: view.note for view in stage.supervisor.snapshot()}
+        assert notes == {"base": "", **dict.fromkeys(("middle", "top"), "was stopped with base, which it needs")}
+
+    play(tmp_path, scenario)

@@ -3,8 +3,9 @@
 import click
 import pytest
 
+from broker.cli.details import plugin_lines
 from broker.cli.session import printable
-from broker.cli.status import plugin_lines, screen
+from broker.cli.status import screen
 from broker.control.slow import slow_as_map
 from broker.core.snapshot import SlowView
 from tests.unit.cli.answers import TROUBLE, failed, running
@@ -82,12 +83,13 @@ def test_the_broker_says_what_is_wrong_with_itself() -> None:
     answer = running(1)
     answer["broker"]["database"] = {"status": "down", "reason": "disk full", "pending": 7, "written": 0, "dropped": 2}
     answer["slow_consumers"] = [slow_as_map(slow(f"slow{secs}", secs)) for secs in range(5)]
-    answer["broker"]["warnings"] = ["no metrics: port in use"]
+    answer["broker"]["warnings"] = ["no metrics: port in use\n  and more about that"]
     shown = "\n".join(plain(screen(answer, 120, None)))
     assert "database down, 7 writes waiting, 2 writes lost: disk full" in shown
     assert "slow consumer slow4: user.> (block) for 4 s: 10 B sent and not handled; holds up shop" in shown
     assert "… and 2 more slow consumers" in shown
     assert "no metrics: port in use" in shown
+    assert "more about that" not in shown
 
 
 def test_one_plugin_is_told_in_sentences_and_not_in_json() -> None:
@@ -103,6 +105,32 @@ def test_one_plugin_is_told_in_sentences_and_not_in_json() -> None:
     assert "user.* (drop_oldest, group g, 2 waiting, 1 dropped)" in shown
     assert "1.0 MiB, 2.0 s of CPU, 3 threads, one process" in shown
     assert "{" not in shown
+
+
+def test_what_the_operator_did_to_a_plugin_stands_with_it() -> None:
+    answer = running(1, view("dark", state="disabled", desired="stopped", note="disabled with `broker disable`"))
+    drained = answer["plugins"][1] | {"note": "drained: it gets nothing new"}
+    assert not [line for line in plain(list(plugin_lines(answer["plugins"][0]))) if "wanted" in line]
+    assert "  note         drained: it gets nothing new" in plain(list(plugin_lines(drained)))
+    shown = plain(screen(answer | {"plugins": [answer["plugins"][0], drained]}, 80, None))
+    assert "    disabled with `broker disable`" in shown
+    assert "    drained: it gets nothing new" in shown
+
+
+def test_whose_package_it_is_and_which_version_of_it_is_in_quarantine_stand_with_it() -> None:
+    package = {
+        "version": "1.0",
+        "state": "expired",
+        "signer": "ada",
+        "key": "1a7dbc4751fdc4d0",
+        "digest": "fe" * 32,
+        "installed_at": "2026-11-21T18:11:51+00:00",
+    }
+    kept_out = {"version": "1.1", "digest": "70" * 32, "since": "2026-11-21T18:12:00", "reason": "it crashed\nmore"}
+    row = running(1)["plugins"][0] | {"package": package, "quarantine": [kept_out]}
+    shown = plain(list(plugin_lines(row)))
+    assert "  package      expired, signed by ada (1a7dbc4751fdc4d0), installed 2026-11-21 18:11 UTC" in shown
+    assert "  quarantine   version 1.1 (707070707070): it crashed" in shown
 
 
 def test_what_nothing_is_known_of_is_left_out() -> None:

@@ -94,6 +94,12 @@ def down(**changes: Any) -> Case:
     ("case", "cause", "text", "step"),
     [
         (Case("hello"), "never_started", "no plugin 'hello' is installed", "put its folder into"),
+        (
+            Case("hello", packages=["hello-1.spk: unsigned: no"]),
+            "package_refused",
+            "hello-1.spk: unsigned",
+            "reload-conf",
+        ),
         (Case("helo", known=["hello"]), "never_started", "no plugin 'helo'", "did you mean 'hello'?"),
         (Case("hello", incidents=[refusal("bad_token", "unknown key")]), "wrong_key", "unknown key", "broker key add"),
         (Case("hello", incidents=[refusal("bad_version")]), "bad_version", "refused", "install an SDK"),
@@ -154,6 +160,18 @@ def down(**changes: Any) -> Case:
         (running(session=session(services=(ServiceView("hello.x", 4, 9, 4),))), "busy", "hello.x (4 of 4)", "raise"),
         (running(session=session(services=())), "serves_nothing", "serves nothing", "declared"),
         (running(), "reachable", "it serves hello.greet", "the code and text"),
+        (
+            running(plugin=plugin(restarts=2, last_exit="was ended by SIGKILL: the kernel killed it")),
+            "reachable",
+            "it was restarted 2 times, and its last run was ended by SIGKILL: the kernel killed it",
+            "the code",
+        ),
+        (
+            running(packages=["hello-2.spk: truncated: its end is missing\nmore"]),
+            "reachable",
+            "hello.greet; another version of it is refused: hello-2.spk: truncated: its end is missing",
+            "the code",
+        ),
     ],
 )
 def test_the_answer_names_the_cause_and_the_next_step(case: Case, cause: str, text: str, step: str) -> None:

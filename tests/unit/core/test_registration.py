@@ -152,6 +152,14 @@ def test_a_token_admits_a_child_in_the_process_group_too(mesh: Mesh) -> None:
     assert peer.session.pid == 78
 
 
+def test_a_managed_plugin_has_the_version_of_its_manifest_whatever_its_process_says(mesh: Mesh) -> None:
+    mesh.router.admission.expect("secret", "hello", 77, version="2.0")
+    assert (
+        mesh.connect(pid=77, group=77).register(name="hello", token="secret", version="0.1.0").session.version == "2.0"
+    )
+    assert mesh.connect(pid=78).register(name="logger", version="0.1.0").session.version == "0.1.0"
+
+
 def test_a_token_in_the_hands_of_another_process_admits_nobody(mesh: Mesh) -> None:
     mesh.router.admission.expect("secret", "hello", 77)
     answer = refused(mesh.connect(pid=99, group=99), name="hello", token="secret")

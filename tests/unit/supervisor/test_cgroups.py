@@ -78,7 +78,19 @@ def test_what_the_kernel_did_is_told_when_the_plugin_has_ended(tree: Path) -> No
     made = groups(tree)
     folder = Path(made.open("hello", LIMITS))
     (folder / "memory.events").write_text("low 0\nmax 12\noom 1\noom_kill 1\n")
-    assert made.close("hello") == "the kernel killed it, as it exceeded its memory limit"
+    (folder / "pids.events").write_text("max 0\n")
+    assert made.close("hello") == {"memory"}
+    (folder / "pids.events").write_text("max 3\n")
+    assert made.close("hello") == {"memory", "processes"}
+
+
+def test_in_a_container_the_broker_leaves_the_top_of_the_tree_too(tree: Path) -> None:
+    root = tree.parents[1]
+    (tree.parents[2] / "own").write_text("0::/\n")
+    assert (groups(tree).missing, (root / "broker").exists()) == ("", False)
+    (root / "cgroup.type").write_text("domain\n")
+    assert groups(tree).missing == ""
+    assert (root / "broker" / "cgroup.procs").read_text() == "0"
 
 
 def test_an_empty_group_is_removed(tree: Path) -> None:
@@ -86,7 +98,7 @@ def test_an_empty_group_is_removed(tree: Path) -> None:
     folder = Path(made.open("hello", LIMITS))
     for file in folder.iterdir():
         file.unlink()  # the kernel's files go with their group
-    assert made.close("hello") == ""
+    assert made.close("hello") == frozenset()
     assert not folder.exists()
 
 
@@ -111,4 +123,4 @@ def test_where_there_are_no_groups_the_reason_is_told(tree: Path, spoil: object,
     made = groups(tree)
     assert reason in made.missing
     assert made.open("hello", LIMITS) == ""
-    assert made.close("hello") == ""
+    assert made.close("hello") == frozenset()

@@ -1,5 +1,6 @@
 """Plugin folders: what is read from them, and what a person is told about a broken one."""
 
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -188,6 +189,14 @@ def test_what_is_no_manifest_at_all_is_told_too(tmp_path: Path, write: Write, co
 def test_a_manifest_that_is_not_text_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "hello" / "plugin.yaml").mkdir(parents=True)
     assert read_folder(tmp_path / "hello", tmp_path).fault.endswith("plugin.yaml: cannot be read: Is a directory")
+
+
+def test_a_pipe_in_the_place_of_a_manifest_keeps_nobody_waiting(tmp_path: Path) -> None:
+    (tmp_path / "hello").mkdir()
+    os.mkfifo(tmp_path / "hello" / "plugin.yaml")
+    assert read_folder(tmp_path / "hello", tmp_path).fault.endswith(
+        "plugin.yaml: is no file that can be read: put a text file there"
+    )
 
 
 def test_a_huge_file_is_refused_before_it_is_parsed(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def view(name: str, **changes: Any) -> PluginView:
 def status(mesh: Mesh, *views: PluginView) -> dict[str, Any]:
     """The status of a broker with this router and these plugins."""
     snapshot = mesh.router.snapshot(mesh.now)
-    rows = describe_plugins(views, snapshot, 5.0)
+    rows = [row | {"package": {}} for row in describe_plugins(views, snapshot, 5.0)]
     database = {"status": "up", "reason": "", "pending": 0, "written": 4, "dropped": 0}
     broker = {
         "version": "1.2.3",
