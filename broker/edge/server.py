@@ -17,6 +17,7 @@ import zmq
 from broker.core.notices import Notice
 from broker.core.router import Router
 from broker.core.sessions import Origin
+from broker.edge.transit import LARGE_FRAME, Transit
 from broker.edge.zap import DOMAIN, KeyGate
 from plugin_sdk.wire.outbox import Outbox
 
@@ -84,6 +85,7 @@ class Edge:
         self._inbox: list[tuple[bytes, bytes]] = []
         self._blocked: dict[Outbox, None] = {}
         self._gone: dict[bytes, int] = {}
+        self._transit = Transit()
         self._timer: asyncio.TimerHandle | None = None
         self._turn_planned = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -312,6 +314,8 @@ class Edge:
             port.on_frame(frame)
             return True
         try:
+            if len(frame) >= LARGE_FRAME:
+                return self._send_large(peer, frame)
             self._socket.send(peer, SNDMORE_NOBLOCK)
             self._socket.send(frame, NOBLOCK)
         except zmq.Again:
@@ -320,6 +324,13 @@ class Edge:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
             return None
+        return True
+
+    def _send_large(self, peer: bytes, frame: bytes) -> bool:
+        if not self._transit.takes(peer, len(frame)):
+            return False
+        self._socket.send(peer, SNDMORE_NOBLOCK)
+        self._transit.add(peer, self._socket.send(frame, NOBLOCK, copy=False, track=True), len(frame))
         return True
 
     def _plan_timer(self, now: float) -> None:

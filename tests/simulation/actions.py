@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.simulation.broker import WIDE
+from plugin_sdk.keeper import SILENT_BEATS
+from tests.simulation.broker import HEARTBEAT, WIDE
 from tests.simulation.caller import Order, make
 from tests.simulation.process import Process
 from tests.simulation.reader import Plan, Reader
@@ -14,6 +15,7 @@ SUBJECTS = ("a.b", "a.c", "a.b.c", "d")
 PATTERNS = ("a.*", "a.b", "a.>", ">", "d", "*.c")
 SERVICES = ("front.echo", "back.echo", "back.echo", "front.lines", "back.lines", "nobody.echo")
 MAX_READERS = 6  # of one process
+NOTICED_SECS = (SILENT_BEATS + 2) * HEARTBEAT  # after which a session cannot be over without its process knowing
 
 Action = Callable[[World], None]
 
@@ -53,7 +55,7 @@ def _subscribe(world: World) -> None:
         "max_pending": chance.choice((None, None, 1, 3)),
         "batch": 0 if iterate else chance.choice((0, 0, 4)),
         "concurrency": 1 if iterate else chance.choice((1, 1, 3)),
-        "filtered": not iterate and chance.random() < 0.2,
+        "filtered": chance.random() < 0.2,
     }
     if more["batch"]:
         more["concurrency"] = 1  # batches that are gathered side by side have no order between them
@@ -146,6 +148,15 @@ def _partition(world: World) -> None:
     world.loop.call_later(secs, process.link.reconnect)
 
 
+def _lose_silently(world: World) -> None:
+    process = _some(world)
+    if process is None or process.link is None or process.peer is None:
+        return
+    world.note(f"the connection of {process.who} is gone, and it is not told")
+    process.link.lose_silently()
+    world.loop.call_later(NOTICED_SECS, process.check_noticed, process.peer.number, process.link.connection)
+
+
 def _kill(world: World) -> None:
     process = _some(world)
     if process is not None:
@@ -185,11 +196,12 @@ _ODDS: dict[Action, int] = {
     _subscribe: 16,
     _unsubscribe: 6,
     _call: 20,
-    _serve: 3,
-    _withdraw: 2,
+    _serve: 5,
+    _withdraw: 4,
     _drop: 4,
     _stop_reading: 4,
     _partition: 3,
+    _lose_silently: 2,
     _kill: 3,
     _leave: 1,
     _return: 7,

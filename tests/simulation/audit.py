@@ -16,10 +16,11 @@ from typing import Any
 from msgspec import Raw
 
 from broker.core.backlog import Backlog
-from broker.core.flow import BLOCK, DISCONNECT, Debt, Lane, Subscription
+from broker.core.flow import BLOCK, DISCONNECT, DROP_NEWEST, DROP_OLDEST, Debt, Lane, Subscription
 from broker.core.notices import SlowConsumer
 from broker.core.requests import Requests
-from broker.core.sessions import Session
+from broker.core.services import Service
+from broker.core.sessions import Instance, Session
 from broker.core.slow import LOOK_SECS, SLOW_SECS
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import decode_frame, join_frame
@@ -30,6 +31,7 @@ from tests.simulation.content import Key, key_of
 
 _ANY = Limits(frame_bytes=2**30)
 _BIT = 1e-6  # for rounding errors of the clock
+LARGEST_EVENT = 2_100  # bytes of credit that one costs at most
 
 _covers = lru_cache(maxsize=None)(matches)
 
@@ -45,6 +47,8 @@ class Interest:
     record: Subscription
     due: deque[Key] = field(default_factory=deque)
     skipped: int = 0
+    owned: set[Key] = field(default_factory=set)  # sent before its peer was told that it is over
+    over: bool = False
 
 
 @dataclass(eq=False)
@@ -54,8 +58,10 @@ class Account:
     session: Session
     interests: dict[int, Interest] = field(default_factory=dict)
     ended: dict[int, Interest] = field(default_factory=dict)
+    ending: dict[int, Interest] = field(default_factory=dict)  # by the ref of the UNSUBSCRIBE
     calls: dict[int, tuple[int, float]] = field(default_factory=dict)
     answered: set[int] = field(default_factory=set)
+    cancelled: set[int] = field(default_factory=set)
     open: bool = True
 
     def interest(self, number: int) -> Interest | None:
@@ -80,7 +86,7 @@ class Audit:
     def __init__(
         self, fault: Callable[[str], None], now: Callable[[], float], publishers: Callable[[Key, int], None]
     ) -> None:
-        self._fault = fault
+        self._fault = self.blame = fault
         self._now = now
         self._on_routed = publishers
         self.begin()
@@ -98,6 +104,8 @@ class Audit:
         self.members_ended_for_slowness = False
         self.slow: dict[tuple[int, str, int], None] = {}
         self._behind: dict[Lane, tuple[Debt, float]] = {}
+        self._ran: dict[Instance, int] = {}
+        self._made: dict[tuple[int, int], Subscription] = {}
         self._closing: list[Account] = []
 
     def took(self, before: Session | None, after: Session | None, frame: bytes, now: float) -> None:
@@ -105,9 +113,14 @@ class Audit:
         number, packets = decode_frame(frame, _ANY)
         if before is not None and number == before.number:
             self._took_all(self.accounts[number], packets, now)
+            self._check_withheld(self.accounts[number], packets, after)
         self.close_ended()
         if after is not None and after is not before:
             self.accounts[after.number] = self.by_address[after.peer] = Account(after)
+
+    def made(self, session: Session, subscription: Subscription) -> None:
+        """A subscription has come into force; the very frame that made it may end it, too."""
+        self._made[session.number, subscription.id] = subscription
 
     def close_ended(self) -> None:
         """Close the accounts of sessions that have been removed."""
@@ -129,6 +142,8 @@ class Audit:
                     self._event(account, each, key)
             elif kind is p.Reply or kind is p.Error:
                 self._outcome(account, packet)
+            elif kind is p.Ok and packet.ref in account.ending:
+                account.ending.pop(packet.ref).over = True
             elif kind is p.Request:
                 self._request(packet)
             elif kind is p.Chunk and packet.ref not in account.calls:
@@ -161,6 +176,10 @@ class Audit:
         for pending in requests._pending.values():
             if now > pending.deadline + RESOLUTION + _BIT:
                 self._fault(f"request {pending.id} is {now - pending.deadline:.3f} s over its deadline")
+            service = requests.services.get(pending.service)
+            waits = pending.instance is None and not (service is not None and service.instances)
+            if waits and now > pending.give_up + RESOLUTION + _BIT:
+                self._fault(f"request {pending.id} waits longer for {pending.service} than it was told to")
 
     def check_backlog(self, backlog: Backlog, sessions: Collection[Session]) -> None:
         """What waits for all together is counted right, and never more than there is room for."""
@@ -171,6 +190,22 @@ class Audit:
             self._fault(f"{waits} bytes wait at the broker, which believes that {backlog.size} do")
         if waits > backlog.limit:
             self._fault(f"{waits} bytes wait at the broker, which has room for {backlog.limit}")
+        for lane in lanes:
+            self._check_lane(lane)
+
+    def check_services(self, services: Iterable[Service]) -> None:
+        """No instance is given more than it takes, and no request waits while one has room."""
+        ran, self._ran = self._ran, {}
+        for service in services:
+            for each in service.instances:
+                runs = sum(pending.service == service.name for pending in each.session.serving.values())
+                if each.outstanding != runs:
+                    self._fault(f"{runs} requests run at {service.name}, and the broker counts {each.outstanding}")
+                if runs > max(each.limit, ran.get(each, 0)):
+                    self._fault(f"{service.name} was handed {runs} requests, and takes {each.limit}")
+                self._ran[each] = runs
+            if service.waiting and any(each.outstanding < each.limit for each in service.instances):
+                self._fault(f"requests wait for {service.name}, which has room")
 
     def check_slow(self, indebted: Iterable[Lane], now: float) -> None:
         """Whoever has not caught up for so long has been told of."""
@@ -214,7 +249,10 @@ class Audit:
             elif kind is p.Subscribe:
                 self._subscribe(account, packet)
             elif kind is p.Unsubscribe and packet.subscription in account.interests:
-                account.ended[packet.subscription] = account.interests.pop(packet.subscription)
+                ended = account.ended[packet.subscription] = account.interests.pop(packet.subscription)
+                account.ending[packet.ref] = ended
+            elif kind is p.Cancel:
+                account.cancelled.add(packet.ref)
 
     def _publish(self, number: int, packet: p.Publish) -> None:
         key = key_of(packet.payload)
@@ -234,8 +272,8 @@ class Audit:
                     self.group_due.setdefault((interest.group, key), []).append(interest)
 
     def _subscribe(self, account: Account, packet: p.Subscribe) -> None:
-        record = account.session.subscriptions.get(packet.ref)
-        if record is None or packet.ref in account.interests:
+        record = self._made.pop((account.session.number, packet.ref), None)
+        if record is None:
             return
         interest = Interest(packet.ref, account, packet.pattern, packet.group, record)
         account.interests[packet.ref] = interest
@@ -250,6 +288,8 @@ class Audit:
         if interest is None:
             self._fault(f"event {key} was sent to {account.session.name} for subscription {number}, which never was")
             return
+        if not interest.over:
+            interest.owned.add(key)
         if interest.group is not None:
             self._group_event(interest, interest.group, key)
             return
@@ -285,6 +325,8 @@ class Audit:
         timeout_ms, began = found
         if type(packet) is p.Error and packet.code == "timeout" and self._now() + _BIT < began + timeout_ms / 1000:
             self._fault(f"request {packet.ref} of {account.session.name} timed out before its deadline")
+        if type(packet) is p.Error and packet.code == "cancelled" and packet.ref not in account.cancelled:
+            self._fault(f"request {packet.ref} of {account.session.name} was cancelled, which nobody had asked for")
 
     def _request(self, packet: p.Request) -> None:
         if packet.request in self.executed:
@@ -301,9 +343,39 @@ class Audit:
             if group is not None:
                 self.group_lost.add((group, key_of(payload)))
 
+    def _check_withheld(self, account: Account, packets: list[Any], after: Session | None) -> None:
+        """Who publishes to somebody that lags under `block` waits for it."""
+        lasts = any(type(packet) is p.Subscribe and packet.options.get("last") for packet in packets)
+        subjects = {packet.subject for packet in packets if type(packet) is p.Publish}
+        if after is not account.session or lasts or not subjects:
+            return
+        for other in self.accounts.values():
+            # Of two lanes the second may use up the credit of both, for which the next event is owed.
+            if len(other.session.lanes) != 1:
+                continue
+            for each in other.interests.values():
+                lane = each.record.lane
+                behind = lane.policy == BLOCK and lane.users and lane.lagging and not lane.debts
+                if behind and each.group is None and any(_covers(each.pattern, subject) for subject in subjects):
+                    self._fault(f"{_name(each)} lags, and {account.session.name} publishes on")
+
+    def _check_lane(self, lane: Lane) -> None:
+        if lane.outbox.credit < -LARGEST_EVENT:
+            self._fault(f"a peer was sent {-lane.outbox.credit} bytes more than its credit")
+        if lane.policy not in (DROP_OLDEST, DROP_NEWEST) or not lane.waiting:
+            return
+        if len(lane.waiting) > lane.max_events or lane.size - lane.waiting[-1].cost >= lane.max_bytes:
+            self._fault(f"{len(lane.waiting)} events of {lane.size} bytes wait under {lane.policy}, beyond the bound")
+
     def check_books(self) -> None:
         """At quiescence: what was due was sent, dropped and counted, or lost with a session."""
         accounts = [account for account in self.accounts.values() if account.open]
+        for account in accounts:
+            if account.calls:
+                self._fault(f"requests {sorted(account.calls)} of {account.session.name} were never answered")
+            ended = sum(each.record.dropped for each in account.ended.values())
+            if account.session.dropped != ended:
+                self._fault(f"subscriptions of {account.session.name} that ended had lost {ended} events")
         for interest in [each for one in accounts for each in (*one.interests.values(), *one.ended.values())]:
             counted = interest.record.dropped
             missing = interest.skipped + len(interest.due)

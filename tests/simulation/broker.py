@@ -11,8 +11,10 @@ import zmq
 
 from broker.core.notices import Notice
 from broker.core.router import Router
-from broker.core.sessions import Origin, Session
+from broker.core.sessions import Identity, Origin, Session
 from broker.edge.server import Edge
+from plugin_sdk.wire import packets as p
+from plugin_sdk.wire.errors import BusError
 from plugin_sdk.wire.limits import Limits
 from plugin_sdk.wire.outbox import Outbox
 from tests.simulation.audit import Audit
@@ -128,6 +130,7 @@ class AuditedRouter(Router):
     def __init__(self, audit: Audit, limits: Limits, seed: int) -> None:
         super().__init__(limits, heartbeat=HEARTBEAT, seed=seed)
         self.audit = audit
+        self._handlers[p.Subscribe] = self._on_subscribe
 
     def receive(self, peer: bytes, frame: bytes, now: float, origin: Origin = _ORIGIN) -> None:
         """Take a frame, then let the auditor judge what became of it."""
@@ -136,6 +139,7 @@ class AuditedRouter(Router):
         after = self._sessions.get(peer)
         self.audit.took(before, after, frame, now)
         self.audit.check_backlog(self.backlog, self._sessions.values())
+        self.audit.check_services(self.requests.services)
 
     def peer_lost(self, peer: bytes, now: float, text: str = "") -> None:
         """A peer is gone, and its account is closed."""
@@ -154,6 +158,32 @@ class AuditedRouter(Router):
         self.audit.check_deadlines(self.requests, now)
         self.audit.check_slow(self.events._indebted, now)
         super().tick(now)
+
+    def _on_subscribe(self, session: Session, packet: p.Subscribe, now: float) -> None:
+        self.events.subscribe(session, packet)
+        self.audit.made(session, session.subscriptions[packet.ref])
+
+    def _check_unique(self, register: p.Register, identity: Identity, now: float) -> None:
+        """A process is never kept out by a session of its own."""
+        try:
+            super()._check_unique(register, identity, now)
+        except BusError:
+            if any(each.nonce == register.nonce for each in self._sessions.values()):
+                self.audit.blame(f"{register.nonce} is kept out by its own old session")
+            raise
+
+    def _make_room(self, now: float) -> bool:
+        """Who has to go is the one because of which most waits."""
+        stuck = self.backlog.stuck
+        weights = {each: each.waiting_bytes + each.held + stuck.get(each.outbox, 0) for each in self._standing()}
+        made = super()._make_room(now)
+        gone = weights.keys() - self._standing()
+        if gone and max(weights[each] for each in gone) < max(weights.values()):
+            self.audit.blame("who had to go was not the one because of which most waited")
+        return made
+
+    def _standing(self) -> set[Session]:
+        return set(self._sessions.values())
 
     def _remove(self, session: Session, code: str, text: str, now: float) -> None:
         self.audit.ends(session)

@@ -2,26 +2,35 @@
 
 While it goes on (audit.py at the broker, publisher.py, reader.py and caller.py in the processes):
  1. Events of one publisher reach the broker, each subscription and its handler in the order of their publication.
- 2. No event is handled twice, and no event of a queue group is sent to two members.
+ 2. No event is handled twice, and no event of a queue group is sent to two members; what one was sent before the end
+    of its subscription was confirmed, it takes.
  3. No event is lost in silence: from one session none is missing between two that arrived, and a subscription misses
-    only what the broker has counted as dropped for it; nothing is dropped under `block` and `disconnect`.
+    only what the broker has counted as dropped for it; nothing is dropped under `block` and `disconnect`. What waits
+    under a policy that drops keeps to the bound, and who publishes to somebody that lags under `block` waits for it.
  4. Nobody gets what was not asked for: other subjects, unknown subscriptions, chunks of requests that have ended.
  5. A request ends once for its caller, is handed out and run once at most, and is answered by its own handler: no
     result is ever delivered to another call, and the pieces of a stream are complete and in order.
  6. A request ends at its deadline, never before, and after it within the resolution of deadlines; for the caller at
-    the latest when it has waited in vain for a silent broker. It ends with the session of its caller or callee.
- 7. The broker finds no fault with a peer that runs the SDK, and no session ends for good but for slowness.
+    the latest when it has waited in vain for a silent broker. It ends with the session of its caller or callee, and is
+    cancelled by nobody else. It waits no longer for a service than it was told to, and not while an instance has room;
+    no instance is handed more than it takes.
+ 7. The broker finds no fault with a peer that runs the SDK, and no session ends for good but for slowness. No process
+    is kept out by a session of its own, or believes for long in one that is gone.
  8. No exception escapes, no task survives its cancellation, nothing waits without anything that could wake it.
- 9. What waits at the broker for all peers together is counted right, and is never more than there is room for.
+ 9. What waits at the broker for all peers together is counted right, and is never more than there is room for; who has
+    to go is the one because of which most waits.
 10. Who does not keep up is told of in time and once, and once more when that is over.
 Once everything works again and nobody is given anything to do (this file):
 11. All processes are registered, and both sides know the same subscriptions and services.
-12. What was due was sent, or was counted as dropped, or was lost with a session that has ended.
+12. What was due was sent, or was counted as dropped, or was lost with a session that has ended; the broker has
+    answered every request.
 13. Credit is conserved. Of a publisher: allowance and what is still to be returned are the whole window, and both sides
     agree. Of a subscriber: what it gave and what it still owes are the whole window.
 14. Nothing is outstanding: no request, no reply, no job, no waiting event, no debt.
+When one process then asks of all services what they can do, and gives up more (exam.py):
+15. Each answers, in full; what is given up ends at once on all sides; then 11 to 14 hold again.
 When everybody has left in good order:
-15. Their last words have reached the broker, and its tables are empty.
+16. Their last words have reached the broker, and its tables are empty.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from tests.simulation.network import Connection, Network
 
 CONNECT_SECS, RETRY_SECS = 0.001, 0.05
 SILENT_LOSS_SECS = 5.0  # how long the broker may take to notice that nobody is at the other end any more
+FOUND_OUT_SECS = 20.0  # HEARTBEAT_IVL and HEARTBEAT_TIMEOUT of DealerLink
 LATE_NEWS_SECS = 0.1  # how late a process with a busy loop may learn what became of its connection
 
 
@@ -38,7 +39,9 @@ class SimulatedLink:
     @property
     def is_well(self) -> bool:
         """Whether it is connected, and nothing hinders it."""
-        return self.connection is not None and not (self._unreachable or self._stopped or self._news)
+        connection = self.connection
+        stands = connection is not None and not connection.up.closed
+        return stands and not (self._unreachable or self._stopped or self._news)
 
     def open(self, listener: Listener) -> None:
         """Begin to connect, and to reconnect for ever."""
@@ -85,6 +88,12 @@ class SimulatedLink:
         self._tell(lambda: self._on_down(arrived, "the broker closed the connection or ended"))
         self._dial(RETRY_SECS)
 
+    def lose_silently(self) -> None:
+        """The connection is gone, and nobody tells this side before ZeroMQ itself finds out."""
+        if self.connection is not None:
+            self._network.cut(self.connection, SILENT_LOSS_SECS)
+            self._loop.call_later(FOUND_OUT_SECS, self._find_out, self.connection, context=self.context)
+
     def stop_reading(self) -> None:
         """The process is busy or stopped: it takes nothing off the wire, and hears no news."""
         self._stopped += 1
@@ -123,6 +132,12 @@ class SimulatedLink:
         if self._blocked and self._listener is not None:
             self._blocked = False
             self._listener.on_writable()
+
+    def _find_out(self, connection: Connection) -> None:
+        if self.connection is connection:
+            self.connection = None
+            self._tell(lambda: self._on_down([], "the heartbeats of the connection stopped"))
+            self._dial(RETRY_SECS)
 
     def _deliver(self, frames: list[bytes]) -> None:
         if frames and self._listener is not None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from broker.core import router
+from broker.core.backlog import Backlog
 from broker.core.events import Events, Route
 from broker.core.flow import Lane
 from broker.core.notices import SlowConsumer
+from broker.core.peers import Peers
 from broker.core.requests import Requests
 from broker.core.router import Router
 from broker.core.sessions import Pending, Session
 from broker.core.slow import SlowConsumers, Strain
 from plugin_sdk.calls import Calls
+from plugin_sdk.events import Event
 from plugin_sdk.inlets import Inlets
+from plugin_sdk.subscriptions import Subscription
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.deadlines import Deadlines
 from plugin_sdk.wire.outbox import Outbox
+from tests.simulation.request_mutants import REQUEST_MUTANTS
 
 Mutant = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -148,7 +154,60 @@ def _calls_survive_their_session(fail_all: Callable[..., Any]) -> Callable[..., 
     return lambda self, error: None
 
 
-MUTANTS: dict[str, tuple[type[Any], str, Mutant]] = {
+def _process_is_kept_out_by_its_old_session(same_process: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, name, instance, nonce: ()
+
+
+def _publishers_do_not_wait(owe: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, publisher, lanes, amount: None
+
+
+def _lanes_have_no_bound(full: Callable[..., Any]) -> Any:
+    return property(lambda self: False)
+
+
+def _drops_are_forgotten_with_their_subscription(unsubscribe: Callable[..., Any]) -> Callable[..., Any]:
+    def mutated(self: Events, session: Session, packet: p.Unsubscribe) -> list[Outbox]:
+        dropped = session.dropped
+        freed: list[Outbox] = unsubscribe(self, session, packet)
+        session.dropped = dropped
+        return freed
+
+    return mutated
+
+
+def _somebody_else_has_to_go(heaviest: Callable[..., Any]) -> Callable[..., Any]:
+    def mutated(sessions: Iterable[Session], backlog: Backlog) -> tuple[int, Session | None]:
+        found = [heaviest([each], backlog) for each in sessions]
+        worst: tuple[int, Session | None] = min((each for each in found if each[0]), key=_weight, default=(0, None))
+        return worst
+
+    return mutated
+
+
+def _weight(found: tuple[int, Session | None]) -> int:
+    return found[0]
+
+
+def _member_that_leaves_takes_events_with_it(remove: Callable[..., Any]) -> Callable[..., Any]:
+    async def mutated(self: Inlets[Any], number: int) -> None:
+        self._inlets.pop(number, None)
+        await remove(self, number)
+
+    return mutated
+
+
+def _what_an_iterator_filters_keeps_its_credit(passes: Callable[..., Any]) -> Callable[..., Any]:
+    def mutated(self: Subscription, event: Event) -> bool:
+        passed: bool = passes(self, event)
+        if not passed and self.workers is None:
+            event.epoch = -1
+        return passed
+
+    return mutated
+
+
+MUTANTS: dict[str, tuple[Any, str, Mutant]] = {
     "a lost callee keeps its requests": (Requests, "forget", _lost_callee_keeps_its_requests),
     "withheld credit is dropped on unsubscribe": (Events, "_forgive", _credit_is_dropped_on_unsubscribe),
     "a group event goes to two members": (Events, "_resolve", _group_event_goes_to_two_members),
@@ -171,6 +230,22 @@ MUTANTS: dict[str, tuple[type[Any], str, Mutant]] = {
     "slow consumers are not told of": (SlowConsumers, "look", _slow_consumers_are_not_told_of),
     "slow consumers never recover": (Strain, "recover", _slow_consumers_never_recover),
     "calls survive their session": (Calls, "fail_all", _calls_survive_their_session),
+    "a process is kept out by its old session": (Peers, "same_process", _process_is_kept_out_by_its_old_session),
+    "publishers do not wait": (Events, "_owe", _publishers_do_not_wait),
+    "lanes have no bound": (Lane, "full", _lanes_have_no_bound),
+    "drops are forgotten with their subscription": (
+        Events,
+        "unsubscribe",
+        _drops_are_forgotten_with_their_subscription,
+    ),
+    "somebody else has to go": (router, "heaviest", _somebody_else_has_to_go),
+    "a member that leaves takes events with it": (Inlets, "remove", _member_that_leaves_takes_events_with_it),
+    "what an iterator filters keeps its credit": (
+        Subscription,
+        "_passes",
+        _what_an_iterator_filters_keeps_its_credit,
+    ),
+    **REQUEST_MUTANTS,
 }
 
 

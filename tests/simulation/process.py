@@ -17,7 +17,7 @@ from tests.simulation.broker import KEY
 from tests.simulation.content import Key, key_of
 from tests.simulation.link import SimulatedLink
 from tests.simulation.loop import OWNER, Owner, VirtualLoop
-from tests.simulation.network import Network
+from tests.simulation.network import Connection, Network
 from tests.simulation.publisher import Publisher
 from tests.simulation.reader import Reader
 
@@ -32,6 +32,9 @@ class Surroundings(Protocol):
 
     def fault(self, text: str) -> None:
         """An invariant does not hold."""
+
+    def is_owned(self, session: int, subscription: int, key: Key) -> bool:
+        """Whether the broker sent it before it confirmed the end of the subscription."""
 
 
 class Process(Owner):
@@ -101,16 +104,22 @@ class Process(Owner):
             self.link.die(unnoticed)
         self.cancel_all()
 
-    def leave(self) -> asyncio.Task[None]:
-        """End in good order."""
-        self.leaving = True
-        return self.spawn("leaving", self._leave)
+    def leave(self, last_words: int = 0) -> asyncio.Task[None]:
+        """End in good order, publishing so many events in the moment before."""
+        self.leaving = not last_words
+        return self.spawn("leaving", self._leave, last_words)
 
-    async def serve_all(self) -> None:
-        """Offer what it has to offer, once it is registered."""
+    def check_noticed(self, session: int, connection: Connection | None) -> None:
+        """A session over a connection that has long been gone is not believed in any more."""
+        known = self.peer is not None and session and self.peer.number == session
+        if self.alive and known and self.link is not None and self.link.connection is connection:
+            self.world.fault(f"{self.who} has not noticed that the broker is silent")
+
+    async def serve_all(self, concurrency: int) -> None:
+        """Offer what it has to offer, once it is registered, so many requests at a time."""
         await self._registered.wait()
         for name in self.offers:
-            await self.serve(name, 64)
+            await self.serve(name, concurrency)
 
     async def serve(self, name: str, concurrency: int) -> None:
         """Offer one service, unless it is offered already."""
@@ -173,7 +182,10 @@ class Process(Owner):
         self._registered.set()
         return True
 
-    async def _leave(self) -> None:
+    async def _leave(self, last_words: int) -> None:
+        if self.is_open:
+            await self.publisher.say("a.b", 10, last_words)
+        self.leaving = True
         if self.bus is not None:
             await self.bus.close()
         self.alive = False
@@ -187,7 +199,15 @@ class Process(Owner):
             reader = self.readers.get(inlets.get(number))
             if reader is not None:
                 reader.arrived.append(key)
+            elif number not in inlets and self.is_open:
+                self._check_unclaimed(number, key)
         self._on_event(packet)
+
+    def _check_unclaimed(self, number: int, key: Key) -> None:
+        """What was sent before the end of a subscription was confirmed has gone to no other member of its group."""
+        ends = [each for each in self.readers.values() if each.number == number and each.waits_for_its_end()]
+        if ends and self.peer is not None and self.world.is_owned(self.peer.number, number, key):
+            self.world.fault(f"{self.who} did not take {key} for subscription {number}, which was not over yet")
 
 
 def probe_inlets(process: Process) -> dict[int, Any]:

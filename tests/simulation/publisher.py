@@ -38,6 +38,13 @@ class Publisher:
             self._busy = True
             self._process.spawn("publishing", self._publish_all)
 
+    async def say(self, subject: str, size: int, count: int) -> None:
+        """Publish so many events, and return once that is done."""
+        self._orders.extend([(subject, size, False)] * count)
+        if not self._busy:
+            self._busy = True
+            await self._publish_all()
+
     def on_routed(self, number: int, session: int) -> None:
         """The broker took an event of this process."""
         last, earlier = self._last

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from plugin_sdk.events import Event
+from plugin_sdk.inlets import ACK_SECS
 from plugin_sdk.subscriptions import Subscription
+from plugin_sdk.wire.deadlines import RESOLUTION
 from plugin_sdk.wire.errors import BusError
 from plugin_sdk.wire.subjects import matches
 from tests.simulation.content import Key
@@ -44,6 +46,8 @@ class Reader:
         self.arrived: deque[Key] = deque()
         self.in_force = False
         self.ending = False
+        self.number = 0
+        self._asked_to_end = 0.0
         self.working = 0
         handler = None if plan.iterate else self._on_batch if plan.options.get("batch") else self._on_event
         if plan.options.pop("filtered", False):
@@ -60,27 +64,34 @@ class Reader:
             self.ending = True
             return
         self.in_force = True
+        self.number = self.subscription._number
         if self._plan.iterate:
             self._process.spawn("living", self._iterate)
 
     async def stop(self) -> None:
         """Unsubscribe; what has come by then is still handled, except what an iterator did not take."""
         self.in_force, self.ending = False, True
+        self._asked_to_end = self._process.world.loop.time()
         try:
             await self.subscription.unsubscribe()
         except BusError:
             return
         finally:
+            self.number = 0
             if self._plan.iterate:
                 self.arrived.clear()
         if self.arrived and self._process.is_open:
             self._fault(f"ended without handling {list(self.arrived)}")
 
+    def waits_for_its_end(self) -> bool:
+        """Whether it must still take what comes: it was told to end, and has neither been answered nor given up."""
+        return self.ending and self._process.world.loop.time() < self._asked_to_end + ACK_SECS - RESOLUTION
+
     async def _iterate(self) -> None:
         try:
             async for event in self.subscription:
                 self.working = 1
-                if not self.ending:
+                if not (self.ending or self._checks_in_filter):
                     self._begin(event)
                 await asyncio.sleep(self._plan.secs)
                 self.working = 0
@@ -102,7 +113,8 @@ class Reader:
     def _filter(self, data: Any) -> bool:
         """Lets most events pass; here it shows that each is looked at once, in order."""
         key: Key = (data[0], data[1])
-        self._check(key)
+        if not (self._plan.iterate and self.ending):
+            self._check(key)
         return key[1] % 5 != 0
 
     def _begin(self, event: Event) -> Key:

@@ -60,6 +60,12 @@ class World:
             self.faults.append(text)
             self.note(f"FAULT {text}")
 
+    def is_owned(self, session: int, subscription: int, key: Key) -> bool:
+        """Whether the broker sent an event before it confirmed the end of the subscription."""
+        account = self.audit.accounts.get(session)
+        interest = account.interest(subscription) if account is not None else None
+        return interest is not None and key in interest.owned
+
     def next_call(self) -> int:
         """A number for a call."""
         self._calls += 1
@@ -80,7 +86,7 @@ class World:
         if role == "plugin":
             desk = Desk(self, process)
             process.offers = {f"{name}.echo": desk.echo, f"{name}.lines": desk.lines}
-            process.spawn("serving", process.serve_all)
+            process.spawn("serving", process.serve_all, self.chance.choice((1, 2, 64)))
         return process
 
     def _on_routed(self, key: Key, session: int) -> None:

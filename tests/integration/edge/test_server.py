@@ -3,6 +3,7 @@
 import asyncio
 import os
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -16,9 +17,11 @@ from broker.core.notices import Notice, SessionOpened
 from broker.edge.curve import new_pair
 from broker.edge.selftest import unknown_key_is_refused
 from broker.edge.server import AddressUnusable, CurveServer, Edge
+from broker.edge.transit import LARGE_FRAME, TRANSIT_BYTES, Transit
 from tests.second import pack, unpack
 
 KEY = "operator's key"
+MIB = 1024 * 1024
 
 
 @asynccontextmanager
@@ -105,6 +108,38 @@ async def test_a_peer_that_vanished_is_given_up_when_the_next_word_cannot_reach_
         record.outbox.add(pack([4, 0]))
         edge.wake()
         assert await edge.until(lambda: edge.router.session(session) is None, 5.0)
+
+
+async def test_large_frames_for_a_peer_that_does_not_read_wait_where_they_are_counted() -> None:
+    sent = [[24, number, [{}, bytes(MIB)]] for number in range(60)]
+    async with serving() as (edge, endpoint, _):
+        with zmq.Context() as context, context.socket(zmq.DEALER) as peer:
+            peer.linger, peer.rcvtimeo, peer.rcvhwm = 0, 5000, 1
+            peer.connect(endpoint)
+            session = await asyncio.to_thread(register, peer, "idle")
+            record = edge.router.session(session)
+            assert record is not None
+            for reply in sent:
+                record.outbox.add(pack(reply))
+            edge.wake()
+            await edge.until(lambda: record.outbox.pending_bytes < 30 * MIB, 5.0)
+            assert 60 * MIB - TRANSIT_BYTES - 8 * MIB < edge.router.backlog.size < 30 * MIB
+            heard = [unpack(await asyncio.to_thread(peer.recv))[1] for _ in sent]
+            assert heard == sent
+            assert await edge.until(lambda: not record.outbox.pending_bytes, 5.0)
+
+
+def test_peers_that_have_taken_their_large_frames_are_forgotten() -> None:
+    transit, taken = Transit(), threading.Event()
+    for number in range(300):
+        transit.add(b"%d" % number, zmq.MessageTracker(taken), LARGE_FRAME)
+    taken.set()
+    transit.add(b"another", zmq.MessageTracker(threading.Event()), LARGE_FRAME)
+    for number in range(300):
+        transit.add(b"later %d" % number, zmq.MessageTracker(taken), LARGE_FRAME)
+    assert len(transit) < 300
+    assert transit.takes(b"another", TRANSIT_BYTES - LARGE_FRAME)
+    assert not transit.takes(b"another", TRANSIT_BYTES)
 
 
 async def test_a_peer_that_chose_its_routing_id_is_not_admitted() -> None:

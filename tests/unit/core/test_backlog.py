@@ -117,6 +117,18 @@ def test_requests_that_find_no_room_to_wait_end_with_busy(mesh: Mesh) -> None:
     assert waiting(mesh) == 0
 
 
+def test_the_requests_that_wait_for_a_caller_weigh_as_much_as_events(mesh: Mesh, publisher: Peer) -> None:
+    server, caller = mesh.plugin("server"), mesh.client("caller")
+    server.serve("server.x", concurrency=1)
+    for _ in range(25):
+        caller.call("server.x", b"x" * 1000)
+    reader = slow_reader(mesh, "a")
+    publish(publisher, 20, "a")
+    assert caller.only(p.Goodbye).code == "slow_consumer"
+    assert reader.is_registered()
+    assert waiting(mesh) == 20 * UNIT
+
+
 def stuck(mesh: Mesh, peer: Peer, number: int) -> None:
     """The transport takes nothing more for a peer, for whom so many bytes wait then."""
     outbox = peer.session.outbox

@@ -105,6 +105,34 @@ async def test_an_answer_never_goes_to_another_request_of_the_next_session(mesh:
     assert await asyncio.gather(*new) == ["for new"] * 5
 
 
+async def test_an_answer_to_the_broker_never_goes_to_another_request_of_the_next_session(mesh: Mesh) -> None:
+    plugin, asked, open_ = Plugin("shop"), asyncio.Event(), asyncio.Event()
+
+    @plugin.on_health()
+    async def health() -> dict[str, object]:
+        asked.set()
+        await open_.wait()
+        return {"ok": True, "of": "the old session"}
+
+    @plugin.service("slow")
+    async def slow() -> str:
+        await asyncio.sleep(1.0)
+        return "new"
+
+    bus = await mesh.client()
+    await mesh.start(plugin)
+    old = asyncio.create_task(mesh.command(plugin, "health"))
+    await asked.wait()
+    await mesh.restart()
+    await asyncio.gather(old, return_exceptions=True)
+    new = [asyncio.create_task(bus.call("shop.slow")) for _ in range(8)]
+    await mesh.settle()
+    open_.set()
+    await mesh.settle()
+    await mesh.advance(1.0)
+    assert await asyncio.gather(*new) == ["new"] * 8
+
+
 async def test_events_in_hand_at_the_loss_give_no_credit_to_the_next_session(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
