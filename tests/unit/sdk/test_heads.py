@@ -108,7 +108,8 @@ def test_tasks_of_a_worker_are_part_of_what_it_works_on_until_that_is_over() -> 
         running: dict[object, float] = {}
         hand = Hand(running)
         hand.task = asyncio.create_task(work(running), context=in_hand(hand))
-        return await hand.task
+        own: list[bool] = await hand.task
+        return own
 
     assert asyncio.run(worker()) == [True, True, True, False, False]
 
