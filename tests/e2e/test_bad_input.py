@@ -1,7 +1,6 @@
 """Bad input of every kind: a clear error, nothing lost, and the broker lives on."""
 
 import asyncio
-import json
 import os
 import re
 import signal
@@ -51,7 +50,7 @@ def register(mesh: Mesh, peer: "zmq.Socket[bytes]", role: str = "client") -> int
 
 
 def sessions(mesh: Mesh) -> list[str]:
-    return [each["name"] for each in json.loads(mesh.cli("call", "$broker.sessions").stdout)]
+    return [each["name"] for each in mesh.ask("$broker.sessions")]
 
 
 def test_garbage_of_every_kind_is_answered_and_the_broker_goes_on(mesh: Mesh) -> None:
