@@ -75,7 +75,8 @@ def test_garbage_of_every_kind_is_answered_and_the_broker_goes_on(mesh: Mesh) ->
 
 
 def test_an_oversized_frame_is_refused_and_a_huge_one_ends_the_connection(mesh: Mesh) -> None:
-    mesh.environ["BROKER_BUS_MAX_FRAME_BYTES"] = str(64 * 1024)
+    # That the connection has gone is known when heartbeats are missing.
+    mesh.environ |= {"BROKER_BUS_MAX_FRAME_BYTES": str(64 * 1024), "BROKER_BUS_HEARTBEAT_SECS": "1"}
     mesh.run()
     with dealer(mesh) as peer:
         session = register(mesh, peer)
