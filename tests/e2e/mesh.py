@@ -74,13 +74,18 @@ class Mesh:
         return subprocess.Popen(command, env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def status(self) -> dict[str, Any]:
-        """What `broker status --json` shows, asked without starting a process for it."""
-        return asyncio.run(self._ask("$broker.status"))
+        """What `broker status --json` shows."""
+        answer: dict[str, Any] = self.ask("$broker.status")
+        return answer
 
-    async def _ask(self, service: str) -> dict[str, Any]:
-        async with connect(home=self.home, name="test") as bus:
-            answer: dict[str, Any] = await bus.call(service, {}, wait_ready=2.0)
-            return answer
+    def ask(self, service: str, **args: Any) -> Any:
+        """What a service answers, asked without starting a process for it."""
+
+        async def work() -> Any:
+            async with connect(home=self.home, name="test") as bus:
+                return await bus.call(service, args, wait_ready=2.0, timeout=30.0)
+
+        return asyncio.run(work())
 
     def plugin(self, name: str) -> dict[str, Any]:
         """One plugin of the status, or an empty map."""

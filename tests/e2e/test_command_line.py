@@ -167,7 +167,7 @@ def test_a_tap_rides_out_a_restart_of_the_broker(mesh: Mesh) -> None:
 
 
 def session_pids(mesh: Mesh) -> list[int]:
-    return [each["pid"] for each in json.loads(mesh.cli("call", "$broker.sessions").stdout)]
+    return [each["pid"] for each in mesh.ask("$broker.sessions")]
 
 
 def test_a_retained_event_is_shown_to_who_comes_later(mesh: Mesh) -> None:

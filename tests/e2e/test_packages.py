@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -17,7 +18,7 @@ from broker.packages.archive import open_archive
 from broker.packages.build import add_signature, build, write_zip
 from broker.packages.keys import make_recipient_pair
 from broker.supervisor import landlock
-from plugin_sdk import connect
+from plugin_sdk import CallError, connect
 from tests.e2e.mesh import Mesh, eventually
 from tests.e2e.packages import Maker, audited, traces
 from tests.e2e.test_sandbox import CURIOUS
@@ -193,9 +194,8 @@ def test_a_bad_package_is_refused_with_the_reason_and_leaves_nothing(mesh: Mesh,
     assert text in refused.stderr
     assert traces(mesh) == []
     mesh.run()
-    asked = mesh.cli("call", "$broker.install", json.dumps({"file": str(file)}))
-    assert asked.returncode == 1
-    assert text.partition(": ")[2] in asked.stderr
+    with pytest.raises(CallError, match=re.escape(text.partition(": ")[2])):
+        mesh.ask("$broker.install", file=str(file))
     assert traces(mesh) == []
     dropped = mesh.home / "plugins" / "small-1.0.0.spk"
     dropped.write_bytes(data)
@@ -213,7 +213,7 @@ def test_a_bad_package_is_refused_with_the_reason_and_leaves_nothing(mesh: Mesh,
     assert traces(mesh) == ["plugins/small-1.0.0.spk"]
     assert not list(mesh.home.parent.rglob("evil"))
     dropped.unlink()
-    mesh.cli("reload-config")
+    mesh.ask("$broker.reload_config")
     assert not mesh.status()["broker"]["warnings"]
     assert mesh.stop() == 0, mesh.text()
     assert [(target, result) for target, result, _ in audited(mesh, "install")] == [("small", "refused")] * 2
@@ -236,7 +236,7 @@ class TestInstalling:
         data = build(maker.folder("small", "1.0.0"), "small", Version("1.0.0"))
         mesh.run()
         (mesh.home / "plugins" / "small-1.0.0.spk").write_bytes(data)
-        mesh.cli("reload-config")
+        mesh.ask("$broker.reload_config")
         assert mesh.plugin("small") == {}
         (mesh.home / "broker.toml").write_text('[plugin_manager]\nallow_unsigned = ["small"]\n')
         report = mesh.cli("reload-config")
@@ -244,7 +244,7 @@ class TestInstalling:
         mesh.wait_for("small")
         assert mesh.plugin("small")["package"]["state"] == "unsigned"
         (mesh.home / "broker.toml").unlink()
-        mesh.cli("reload-config")
+        mesh.ask("$broker.reload_config")
         assert mesh.plugin("small") == {}
 
     def test_a_version_cannot_be_two_things(self, mesh: Mesh, maker: Maker) -> None:
@@ -284,26 +284,25 @@ class TestInstalling:
         file = maker.place / "other-2.0.0.spk"
         file.write_bytes(add_signature(build(folder, "other", Version("2.0.0")), maker.key))
         mesh.run()
-        refused = mesh.cli("call", "$broker.install", json.dumps({"file": str(file)}))
-        assert "its plugin.yaml is of small 1.0.0, its manifest of other 2.0.0" in refused.stderr
+        with pytest.raises(CallError, match=r"its plugin\.yaml is of small 1\.0\.0, its manifest of other 2\.0\.0"):
+            mesh.ask("$broker.install", file=str(file))
         assert traces(mesh) == []
 
     def test_a_package_that_was_changed_after_it_was_agreed_to_is_not_installed(self, mesh: Mesh, maker: Maker) -> None:
         mesh.run()
-        order = json.dumps({"file": str(maker.file("small", "1.0.0")), "digest": "0" * 64})
-        refused = mesh.cli("call", "$broker.install", order)
-        assert "the file is not the one any more that was agreed to" in refused.stderr
+        with pytest.raises(CallError, match="the file is not the one any more that was agreed to"):
+            mesh.ask("$broker.install", file=str(maker.file("small", "1.0.0")), digest="0" * 64)
         assert traces(mesh) == []
 
     def test_a_key_that_is_not_trusted_any_more_stops_what_it_signed(self, mesh: Mesh, maker: Maker) -> None:
         mesh.run()
         assert mesh.cli("install", str(maker.file("small", "1.0.0")), "--yes").returncode == 0
         assert mesh.cli("package", "untrust", "acme").returncode == 0
-        mesh.cli("reload-config")
+        mesh.ask("$broker.reload_config")
         assert mesh.plugin("small") == {}
         assert any("unknown key" in warning for warning in mesh.status()["broker"]["warnings"])
         assert mesh.cli("package", "trust", str(maker.public)).returncode == 0
-        mesh.cli("reload-config")
+        mesh.ask("$broker.reload_config")
         mesh.wait_for("small")
 
     def test_a_plugin_folder_of_the_same_name_is_in_the_way(self, mesh: Mesh, maker: Maker) -> None:

@@ -40,10 +40,13 @@ def ended(recorder: "subprocess.Popen[str]", number: int = signal.SIGINT) -> dic
 
 
 def publish(mesh: Mesh, subjects: list[str], data: Any = None) -> None:
+    """Publish to these subjects; all of it has reached the broker when this returns."""
+
     async def work() -> None:
         async with connect(home=mesh.home, name="test") as bus:
             for number, subject in enumerate(subjects):
                 await bus.publish(subject, number if data is None else data, headers={"message-id": str(number)})
+            await bus.call("$broker.ping")
 
     asyncio.run(work())
 
