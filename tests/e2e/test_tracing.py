@@ -358,7 +358,8 @@ async def start():
 """
 
 
-def test_what_is_not_recorded_because_it_would_be_too_much_is_counted(traced: Mesh) -> None:
+def test_what_is_not_recorded_because_it_would_be_too_much_is_counted(traced: Mesh, receiver: Receiver) -> None:
+    began = time.monotonic()
     traced.environ |= {"BROKER_TRACES_PER_SEC": "2", "BROKER_BUS_HEARTBEAT_SECS": "0.2"}
     traced.add_plugin("chatty", CHATTY)
     sampled(traced, "parentbased_traceidratio", "0.5")
@@ -368,6 +369,8 @@ def test_what_is_not_recorded_because_it_would_be_too_much_is_counted(traced: Me
     eventually(lambda: traced.plugin("chatty")["figures"]["traces_withheld"] > 0)
     assert "not recorded that should be: beyond BROKER_TRACES_PER_SEC" in traced.cli("status", "chatty").stdout
     assert traced.stop() == 0, traced.text()
+    chats = [span for span in receiver.spans() if span.name == "send chat"]
+    assert len(chats) <= 2 + 2 * (time.monotonic() - began)
 
 
 def test_a_bound_that_makes_no_sense_is_told_and_the_usual_one_holds(traced: Mesh) -> None:
