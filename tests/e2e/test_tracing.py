@@ -329,7 +329,7 @@ def test_log_lines_carry_the_trace_of_what_they_are_about(traced: Mesh, receiver
     log = traced.home / "logs" / "small.log"
     eventually(lambda: log.exists() and "seen" in log.read_text())
     merged = traced.home / "data" / "logger" / "mesh.log"
-    eventually(lambda: merged.exists() and "merged" in merged.read_text())
+    eventually(lambda: merged.exists() and "merged" in merged.read_text() and "seen" in merged.read_text())
     assert traced.cli("stop", "small").returncode == 0
     os.kill(traced.plugin("logger")["pid"], signal.SIGKILL)
     eventually(lambda: "restart 1 in" in traced.text())
@@ -338,6 +338,9 @@ def test_log_lines_carry_the_trace_of_what_they_are_about(traced: Mesh, receiver
     process, send_log = spans["process first"], spans["send log.shop"]
     assert f"small: seen trace_id={process.trace_id} span_id={process.span_id}\n" in log.read_text()
     assert f"shop: merged trace_id={send_log.trace_id} span_id={send_log.span_id}\n" in merged.read_text()
+    printed = f"small: WARNING small: seen trace_id={process.trace_id} span_id={process.span_id}\n"
+    assert printed in merged.read_text()
+    assert not [span for span in receiver.spans() if span.name == "send $log.small"]
     lines = [json.loads(line) for line in traced.text().splitlines()]
     stopping = next(line for line in lines if "finish requests (1 of 5), within" in line["message"])
     (phase,) = [span for span in receiver.spans() if span.name == "finish requests"]
