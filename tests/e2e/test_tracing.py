@@ -382,7 +382,7 @@ def test_a_bound_that_makes_no_sense_is_told_and_the_usual_one_holds(traced: Mes
     asyncio.run(send(traced.home, 10))
     assert traced.stop() == 0, traced.text()
     assert (
-        "BROKER_TRACES_PER_SEC is 'many': use a number of traces, or `inf` for no bound; 100 is used" in traced.text()
+        "BROKER_TRACES_PER_SEC is 'many': use a number of traces, or `inf` for no bound; 50 is used" in traced.text()
     )
 
 
