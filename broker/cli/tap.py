@@ -106,7 +106,7 @@ class _Printer:
     def tell_skipped(self) -> None:
         """Say how many events were not shown since this was said last."""
         if self._skipped:
-            click.secho(f"… not shown (--rate): {several(self._skipped, 'more event')}", err=True, fg="yellow")
+            click.secho(f"… {several(self._skipped, 'more event')} not shown (--rate)", err=True, fg="yellow")
             self._skipped = 0
 
     async def tell_now_and_then(self, bus: Bus) -> None:
