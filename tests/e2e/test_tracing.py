@@ -381,9 +381,7 @@ def test_a_bound_that_makes_no_sense_is_told_and_the_usual_one_holds(traced: Mes
     sampled(traced, "parentbased_traceidratio", "0.5")
     asyncio.run(send(traced.home, 10))
     assert traced.stop() == 0, traced.text()
-    assert (
-        "BROKER_TRACES_PER_SEC is 'many': use a number of traces, or `inf` for no bound; 50 is used" in traced.text()
-    )
+    assert "BROKER_TRACES_PER_SEC is 'many': use a number of traces, or `inf` for no bound; 50 is used" in traced.text()
 
 
 TELLING = """
