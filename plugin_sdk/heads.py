@@ -18,7 +18,7 @@ from typing import Any
 # So many traces a second a process begins at most when it is to choose, unless it is told otherwise: a flood of events
 # must not become one of spans, which cost twenty times as much, and of which some would be dropped in the end, leaving
 # trees with holes.
-RATE = 100.0
+RATE = 50.0
 
 _SPACE = 2**64
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from broker.cli.details import COLOURS, reason
-from broker.cli.figures import amount, counted, duration, rate, size, span
+from broker.cli.figures import amount, counted, duration, rate, several, size, span
 from broker.cli.pace import Pace, Paces, Row, key_of
 
 Cell = Callable[[Row, Pace], str]
@@ -113,7 +113,7 @@ def _head(broker: dict[str, Any], paces: Paces, width: int, trouble: str) -> lis
     second = Text(no_wrap=True, overflow="ellipsis")
     second.append(
         f"{rate(paces.broker('events_published'))} events/s, {rate(paces.broker('requests_reply'))} replies/s;"
-        f" waiting {amount(queues['events'])} events, {amount(queues['requests_waiting'])} requests;"
+        f" waiting {several(queues['events'], 'event')}, {several(queues['requests_waiting'], 'request')};"
         f" dropped {amount(broker['counters']['events_dropped'])}"
     )
     if trouble:

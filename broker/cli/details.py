@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from broker.cli.figures import amount, counted, duration, share, size, span
+from broker.cli.figures import counted, duration, several, share, size, span
 
 COLOURS = {"running": "green", "failed": "red", "backoff": "yellow", "disabled": "bright_black"}
 
@@ -42,7 +42,7 @@ def reason(row: Row) -> str:
     if busy > row["silent_limit_secs"]:
         return f"{row['figures']['busy_in'] or 'a handler'} has been busy for {span(busy)}"
     if row["slow"]:
-        waiting = f": {amount(row['waiting'])} events wait for it" if row["waiting"] else ""
+        waiting = f": {several(row['waiting'], 'event')} waiting for it" if row["waiting"] else ""
         return f"does not keep up with its events{waiting}"
     if row["note"]:
         return str(row["note"])

@@ -43,6 +43,11 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
+def several(number: float, thing: str) -> str:
+    """The same of what may be very many, such as `1 event` or `12.3k events`."""
+    return f"{amount(number)} {thing if number == 1 else thing + 's'}"
+
+
 def rate(number: float | None) -> str:
     """How often a second, such as `0.3` or `12.3k`."""
     if number is None:

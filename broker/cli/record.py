@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from broker.cli.amounts import events_text, read_size, size_text
+from broker.cli.figures import counted
 from broker.cli.session import dump_json, fail, talk
 from plugin_sdk.client import Bus
 from plugin_sdk.wire.errors import BusError
@@ -146,6 +147,6 @@ def _told(summary: dict[str, Any]) -> str:
     if summary["dropped"]:
         lines.append(f"{events_text(summary['dropped'])} dropped by the broker, as the disk was too slow")
     if summary["interruptions"]:
-        times = summary["interruptions"]
-        lines.append(f"the connection to the broker was lost {times} time(s): what was published meanwhile is missing")
+        times = counted(summary["interruptions"], "time")
+        lines.append(f"the connection to the broker was lost {times}: what was published meanwhile is missing")
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from broker.cli.figures import counted
 from broker.cli.session import EX_FAILED
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def check(home: Path, config: Path | None, demo: bool) -> None:
     faults = _grant_faults(home)
     for name, problem in sorted(plan.problems.items()):
         click.echo(f"broker: plugin {name}: {problem.text}", err=True)
-    click.echo(f"{len(catalog.plugins)} plugins, {len(plan.problems)} of them cannot start")
+    click.echo(f"{counted(len(catalog.plugins), 'plugin')}, {len(plan.problems)} of them cannot start")
     raise SystemExit(EX_FAILED if plan.problems or faults else 0)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from broker.cli.details import COLOURS, Row, plugin_lines, reason
-from broker.cli.figures import amount, counted, size, span
+from broker.cli.figures import amount, counted, several, size, span
 from broker.cli.session import ask, dump_json, printable
 from broker.control.slow import describe_slow
 
@@ -74,7 +74,7 @@ def screen(answer: dict[str, Any], width: int | None, height: int | None) -> lis
             lines += [f"{len(names)} {title}:", *_flow(names, width or 80)]
     if len(lines) <= height:
         return lines
-    return [*lines[: height - 1], f"… {len(lines) - height + 1} more lines: broker status --all"]
+    return [*lines[: height - 1], f"… {counted(len(lines) - height + 1, 'more line')}: broker status --all"]
 
 
 _WRONG, _SUSPICIOUS, _QUIET, _AT_REST = range(4)
@@ -98,9 +98,9 @@ def _broker_lines(facts: dict[str, Any]) -> Iterator[str]:
     memory = size(facts["total"]["memory_bytes"])
     yield f"{counted(plugins['total'], 'plugin')}, {plugins['running']} running{failed}; {memory} of memory"
     yield (
-        f"{amount(counters['events_published'])} events, {amount(facts['events_per_sec'])}/s,"
+        f"{several(counters['events_published'], 'event')}, {amount(facts['events_per_sec'])}/s,"
         f" {amount(queues['events'])} waiting, {amount(counters['events_dropped'])} dropped;"
-        f" {queues['requests_running']} requests running, {queues['requests_waiting']} waiting"
+        f" {several(queues['requests_running'], 'request')} running, {amount(queues['requests_waiting'])} waiting"
     )
     yield from (click.style(line, fg="yellow") for line in _troubles(facts))
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from broker.cli.conditions import Condition, parse_condition
-from broker.cli.figures import amount
+from broker.cli.figures import several
 from broker.cli.session import dump_json, printable, talk
 from plugin_sdk.client import Bus
 from plugin_sdk.events import Event
@@ -106,7 +106,7 @@ class _Printer:
     def tell_skipped(self) -> None:
         """Say how many events were not shown since this was said last."""
         if self._skipped:
-            click.secho(f"… {amount(self._skipped)} more events were not shown (--rate)", err=True, fg="yellow")
+            click.secho(f"… {several(self._skipped, 'more event')} not shown (--rate)", err=True, fg="yellow")
             self._skipped = 0
 
     async def tell_now_and_then(self, bus: Bus) -> None:
@@ -126,8 +126,8 @@ class _Printer:
             return
         dropped = next((each.get("dropped", 0) for each in sessions if each["session"] == bus.session), 0)
         if dropped > self._dropped:
-            number = amount(dropped - self._dropped)
-            click.secho(f"… the broker dropped {number} events: they came too fast for this", err=True, fg="yellow")
+            number = several(dropped - self._dropped, "event")
+            click.secho(f"… the broker dropped {number}: too fast for this terminal", err=True, fg="yellow")
         self._dropped = dropped
 
     def _may_show(self) -> bool:

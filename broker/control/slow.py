@@ -27,7 +27,7 @@ def describe_slow(facts: Mapping[str, Any]) -> str:
     text = f"{_list(facts['patterns'])} ({facts['overflow']}) for {facts['secs']:.0f} s:"
     text += f" {_size(facts['unread_bytes'])} sent and not handled"
     if facts["waiting"]:
-        text += f", {facts['waiting']} more events wait ({_size(facts['waiting_bytes'])})"
+        text += f", {facts['waiting']} more waiting ({_size(facts['waiting_bytes'])})"
     if facts["dropped"]:
         text += f", {facts['dropped']} were dropped"
     return f"{text}; holds up {_list(facts['publishers'])}" if facts["publishers"] else text

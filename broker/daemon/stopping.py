@@ -107,7 +107,7 @@ class Stopping:
         await self._rooms.bus.close()
         unsent = await self._rooms.edge.close(limit)
         self._rooms.socket.unlink(missing_ok=True)
-        return f"{unsent} peers did not take what was sent to them last" if unsent else ""
+        return f"what was sent last was not taken by {unsent} of the peers" if unsent else ""
 
     async def _close_database(self, limit: float) -> str:
         lost = await asyncio.to_thread(self._rooms.store.close, limit if not self._unwritten else 0.0)

@@ -31,6 +31,7 @@ from broker.supervisor.spawner import Exit, Program, Spawner
 # plugins; a plugin that answered the watchdog would hide that the broker hangs. Nor is what the broker itself is called
 # in traces, and the trace that it was started in.
 _PRIVATE_PREFIX = "BROKER_"
+_MEANT_FOR_ALL = frozenset({"BROKER_TRACES_PER_SEC"})
 _PRIVATE_NAMES = frozenset(
     {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "FDSTORE"}
     | {"OTEL_SERVICE_NAME", "TRACEPARENT", "TRACESTATE", "BAGGAGE"}
@@ -103,7 +104,7 @@ class Surroundings:
         return {"PYTHONUNBUFFERED": "1"} | {
             name: value
             for name, value in self.environ.items()
-            if not name.startswith(_PRIVATE_PREFIX) and name not in _PRIVATE_NAMES
+            if name in _MEANT_FOR_ALL or not (name.startswith(_PRIVATE_PREFIX) or name in _PRIVATE_NAMES)
         }
 
 

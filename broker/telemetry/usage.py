@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 SHORTEST_SECS = 0.5  # so long a reading serves all who ask
@@ -22,7 +22,10 @@ _PAGE, _HERTZ = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What some processes use together; memory is what is resident, shared pages counted for each of them."""
+    """What some processes use together; memory is what is resident, shared pages counted for each of them.
+
+    Guards are forked from one process and share nearly all they have with it: of them only their own share is counted.
+    """
 
     memory_bytes: int = 0
     cpu_secs: float = 0.0
@@ -70,6 +73,7 @@ class Sampler:
         self._read_at = float("-inf")
         self._asked: frozenset[int] = frozenset()
         self._last = Measured({}, Usage(), Usage())
+        self._shares: dict[tuple[int, int], int] = {}  # of guards, in pages
 
     def read(self, pids: Collection[int]) -> Measured:
         """What the processes use now, or half a second ago.
@@ -104,7 +108,19 @@ class Sampler:
                 every |= found
             plugins[pid] = _sum(found, table, self._ticks[pid, table[pid].born])
         alone = Usage(own.pages * _PAGE, own.ticks / _HERTZ, own.threads, 1)
-        return Measured(plugins, alone, _sum(every, table, self._total_ticks))
+        guards = {pid: replace(table[pid], pages=self._share(table[pid])) for pid in every if table[pid].guards}
+        self._shares = {(each.pid, each.born): each.pages for each in guards.values()}
+        return Measured(plugins, alone, _sum(every, {**table, **guards}, self._total_ticks))
+
+    def _share(self, guard: _Process) -> int:
+        """The pages of a guard, each divided by the number of those that share it: read once, as that is slow."""
+        key = guard.pid, guard.born
+        if key not in self._shares:
+            with suppress(OSError, ValueError, IndexError):
+                lines = (self._proc / str(guard.pid) / "smaps_rollup").read_bytes().splitlines()
+                (kilobytes,) = (int(line.split()[1]) for line in lines if line.startswith(b"Pss:"))
+                return kilobytes * 1024 // _PAGE
+        return self._shares.get(key, guard.pages)
 
     def _note(self, first: _Process, ticks: int, before: Mapping[tuple[int, int], int], new: int) -> int:
         """Remember the CPU time of a group; returns by how much it grew.

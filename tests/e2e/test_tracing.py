@@ -330,7 +330,7 @@ def test_log_lines_carry_the_trace_of_what_they_are_about(traced: Mesh, receiver
     log = traced.home / "logs" / "small.log"
     eventually(lambda: log.exists() and "seen" in log.read_text())
     merged = traced.home / "data" / "logger" / "mesh.log"
-    eventually(lambda: merged.exists() and "merged" in merged.read_text())
+    eventually(lambda: merged.exists() and "merged" in merged.read_text() and "seen" in merged.read_text())
     assert traced.cli("stop", "small").returncode == 0
     os.kill(traced.plugin("logger")["pid"], signal.SIGKILL)
     eventually(lambda: "restart 1 in" in traced.text())
@@ -339,6 +339,9 @@ def test_log_lines_carry_the_trace_of_what_they_are_about(traced: Mesh, receiver
     process, send_log = spans["process first"], spans["send log.shop"]
     assert f"small: seen trace_id={process.trace_id} span_id={process.span_id}\n" in log.read_text()
     assert f"shop: merged trace_id={send_log.trace_id} span_id={send_log.span_id}\n" in merged.read_text()
+    printed = f"small: WARNING small: seen trace_id={process.trace_id} span_id={process.span_id}\n"
+    assert printed in merged.read_text()
+    assert not [span for span in receiver.spans() if span.name == "send $log.small"]
     lines = [json.loads(line) for line in traced.text().splitlines()]
     stopping = next(line for line in lines if "finish requests (1 of 5), within" in line["message"])
     (phase,) = [span for span in receiver.spans() if span.name == "finish requests"]
@@ -359,7 +362,8 @@ async def start():
 """
 
 
-def test_what_is_not_recorded_because_it_would_be_too_much_is_counted(traced: Mesh) -> None:
+def test_what_is_not_recorded_because_it_would_be_too_much_is_counted(traced: Mesh, receiver: Receiver) -> None:
+    began = time.monotonic()
     traced.environ |= {"BROKER_TRACES_PER_SEC": "2", "BROKER_BUS_HEARTBEAT_SECS": "0.2"}
     traced.add_plugin("chatty", CHATTY)
     sampled(traced, "parentbased_traceidratio", "0.5")
@@ -369,6 +373,8 @@ def test_what_is_not_recorded_because_it_would_be_too_much_is_counted(traced: Me
     eventually(lambda: traced.plugin("chatty")["figures"]["traces_withheld"] > 0)
     assert "not recorded that should be: beyond BROKER_TRACES_PER_SEC" in traced.cli("status", "chatty").stdout
     assert traced.stop() == 0, traced.text()
+    chats = [span for span in receiver.spans() if span.name == "send chat"]
+    assert len(chats) <= 2 + 2 * (time.monotonic() - began)
 
 
 def test_a_bound_that_makes_no_sense_is_told_and_the_usual_one_holds(traced: Mesh) -> None:
@@ -376,9 +382,7 @@ def test_a_bound_that_makes_no_sense_is_told_and_the_usual_one_holds(traced: Mes
     sampled(traced, "parentbased_traceidratio", "0.5")
     asyncio.run(send(traced.home, 10))
     assert traced.stop() == 0, traced.text()
-    assert (
-        "BROKER_TRACES_PER_SEC is 'many': use a number of traces, or `inf` for no bound; 100 is used" in traced.text()
-    )
+    assert "BROKER_TRACES_PER_SEC is 'many': use a number of traces, or `inf` for no bound; 50 is used" in traced.text()
 
 
 TELLING = """

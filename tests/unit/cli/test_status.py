@@ -75,7 +75,7 @@ def test_a_plugin_that_runs_may_have_something_wrong_too() -> None:
     answer["plugins"][2]["figures"] |= {"busy_secs": 90.0, "busy_in": "service plugin02.slow"}
     shown = "\n".join(plain(screen(answer, 120, None)))
     assert "unresponsive, silent for 1.0 min" in shown
-    assert "does not keep up with its events: 1.2k events wait for it" in shown
+    assert "does not keep up with its events: 1.2k events waiting for it" in shown
     assert "service plugin02.slow has been busy for 1.5 min" in shown
 
 

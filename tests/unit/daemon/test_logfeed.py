@@ -2,10 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 from broker.daemon.logfeed import BURST_LINES, LINES_PER_SEC, LogFeed
-from plugin_sdk.client import Bus
 
 
 class Stage:
@@ -15,10 +14,12 @@ class Stage:
         self.now = 0.0
         self.names: set[str] = {"logger"}
         self.published: list[tuple[str, dict[str, Any]]] = []
-        self.feed = LogFeed(cast("Bus", self), lambda subject: self.names, lambda: self.now)
+        self.headers: list[dict[str, str] | None] = []
+        self.feed = LogFeed(self.publish, lambda subject: self.names, lambda: self.now)
 
-    async def publish(self, subject: str, data: dict[str, Any]) -> None:
+    async def publish(self, subject: str, data: dict[str, Any], headers: dict[str, str] | None) -> None:
         self.published.append((subject, data))
+        self.headers.append(headers)
 
     async def messages(self) -> list[str]:
         """What has been published since the last look."""
@@ -45,6 +46,16 @@ def test_lines_are_passed_on_whole_with_their_level() -> None:
             ("$log.hello", {"message": "  at all", "level": "error", "logger": "hello"}),
             ("$log.hello", {"message": "fine", "level": "info", "logger": "hello"}),
         ]
+
+    play(scenario)
+
+
+def test_the_trace_of_a_line_goes_before_it_and_is_recorded_no_further() -> None:
+    async def scenario(stage: Stage) -> None:
+        ids = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+        stage.feed.take("hello", f"seen trace_id={ids[0]} span_id={ids[1]}\ntrace_id=none\n".encode())
+        assert await stage.messages() == ["seen", "trace_id=none"]
+        assert stage.headers == [{"traceparent": f"00-{ids[0]}-{ids[1]}-00"}, None]
 
     play(scenario)
 

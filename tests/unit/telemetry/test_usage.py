@@ -72,6 +72,18 @@ def test_what_has_got_away_from_a_plugin_to_its_guard_is_still_counted(table: Ta
     assert sampler.read([PLUGIN]).plugins == {PLUGIN: Usage(27 * PAGE, 0.0, 6, 3)}
 
 
+def test_of_a_guard_only_its_share_of_what_it_shares_is_counted(table: Table, sampler: Sampler) -> None:
+    before = sampler.read([PLUGIN]).total.memory_bytes
+    table.add(19, LAUNCHER, BROKER, pages=50, name="plugmesh-guard")
+    rollup = table.folder / "19" / "smaps_rollup"
+    rollup.write_text(f"Rss: {50 * PAGE // 1024} kB\nPss: {5 * PAGE // 1024} kB\nPss_Anon: 8 kB\n")
+    assert sampler.read([PLUGIN]).total.memory_bytes == before + 5 * PAGE
+    rollup.unlink()  # it is read once
+    assert sampler.read([PLUGIN]).total.memory_bytes == before + 5 * PAGE
+    table.add(18, LAUNCHER, BROKER, pages=50, name="plugmesh-guard")
+    assert sampler.read([PLUGIN]).total.memory_bytes == before + 55 * PAGE
+
+
 def test_the_total_counts_each_process_once(table: Table, sampler: Sampler) -> None:
     table.add(30, 1, 30, pages=7)  # a plugin that was started by hand
     measured = sampler.read([PLUGIN, 30])
