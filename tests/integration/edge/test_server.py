@@ -16,7 +16,7 @@ from broker.core import Router
 from broker.core.notices import Notice, SessionOpened
 from broker.edge.curve import new_pair
 from broker.edge.selftest import unknown_key_is_refused
-from broker.edge.server import AddressUnusable, CurveServer, Edge
+from broker.edge.server import READ_AHEAD, AddressUnusable, CurveServer, Edge
 from broker.edge.transit import LARGE_FRAME, TRANSIT_BYTES, Transit
 from tests.second import pack, unpack
 
@@ -140,6 +140,22 @@ def test_peers_that_have_taken_their_large_frames_are_forgotten() -> None:
     assert len(transit) < 300
     assert transit.takes(b"another", TRANSIT_BYTES - LARGE_FRAME)
     assert not transit.takes(b"another", TRANSIT_BYTES)
+
+
+async def test_who_sends_faster_than_the_broker_reads_keeps_the_rest_itself() -> None:
+    edge = Edge(Router(), lambda _: None)
+    with tempfile.TemporaryDirectory(prefix="pm-") as folder, zmq.Context() as context:
+        edge.bind_ipc(f"ipc://{folder}/s")
+        with context.socket(zmq.DEALER) as peer:
+            peer.linger, peer.sndhwm = 0, 1
+            peer.connect(f"ipc://{folder}/s")
+            taken = 0
+            while await asyncio.to_thread(peer.poll, 300, zmq.POLLOUT):
+                peer.send(bytes(MIB))
+                taken += 1
+        edge.start()
+        await edge.close()
+    assert taken <= READ_AHEAD + 4  # and what is in the two engines and in the kernel
 
 
 async def test_a_peer_that_chose_its_routing_id_is_not_admitted() -> None:
