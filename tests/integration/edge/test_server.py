@@ -129,6 +129,21 @@ async def test_large_frames_for_a_peer_that_does_not_read_wait_where_they_are_co
             assert await edge.until(lambda: not record.outbox.pending_bytes, 5.0)
 
 
+async def test_a_peer_that_is_behind_hears_everything_before_the_edge_is_closed() -> None:
+    sent = [[24, number, [{}, bytes(MIB)]] for number in range(40)]
+    async with serving() as (edge, endpoint, _):
+        with dealer(endpoint) as peer:
+            session = await asyncio.to_thread(register, peer, "late")
+            record = edge.router.session(session)
+            assert record is not None
+            for reply in sent:
+                record.outbox.add(pack(reply))
+            closing = asyncio.create_task(edge.close(10.0))
+            heard = [unpack(await asyncio.to_thread(peer.recv))[1] for _ in sent]
+            assert heard == sent
+            assert await closing == 0
+
+
 def test_peers_that_have_taken_their_large_frames_are_forgotten() -> None:
     transit, taken = Transit(), threading.Event()
     for number in range(300):
