@@ -235,6 +235,7 @@ async def test_a_process_that_was_frozen_itself_does_not_blame_the_broker(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bus = await mesh.client()
+    await mesh.advance(6)  # it has begun to look whether the broker is silent
     sent = record_sent(monkeypatch, link_of(mesh, bus))
     assert mesh._clock is not None
     mesh._clock.move(3600)
