@@ -441,8 +441,8 @@ async def test_a_closed_bus_refuses_everything_at_once(mesh: Mesh) -> None:
             await attempt
 
 
-async def test_a_service_that_is_withdrawn_answers_what_it_has_in_hand_before_the_call_returns(mesh: Mesh) -> None:
-    plugin, begun, gate = Plugin("shop"), asyncio.Event(), asyncio.Event()
+async def test_what_a_withdrawn_service_has_in_hand_is_answered_first(mesh: Mesh, plugin: Plugin) -> None:
+    begun, gate = asyncio.Event(), asyncio.Event()
 
     @plugin.service("get")
     async def get() -> str:
