@@ -28,6 +28,7 @@ NOBLOCK, SNDMORE, POLLIN = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN)
 SNDMORE_NOBLOCK, EVENTS, RCVMORE = SNDMORE | NOBLOCK, int(zmq.EVENTS), int(zmq.RCVMORE)
 LAST_WORDS = 1000  # turns after which a busy socket has certainly delivered what a peer that is gone had sent
 QUEUED_FRAMES = 128  # twice a window of events in frames of the usual size: so many are not on their way otherwise
+READ_AHEAD = 2 * BATCH  # frames read for a peer before its turn comes; what else it has to say it keeps itself
 RETRY_SECS = 0.05  # a safety net: the edge-triggered descriptor should have told us earlier
 LINGER_SECS = 1.0
 
@@ -197,7 +198,7 @@ class Edge:
         socket.setsockopt(zmq.BACKLOG, 1024)
         # What waits in ZeroMQ counts for no bound of ours: with its default of 1,000 frames it may be gigabytes.
         socket.setsockopt(zmq.SNDHWM, QUEUED_FRAMES)
-        socket.setsockopt(zmq.RCVHWM, QUEUED_FRAMES)
+        socket.setsockopt(zmq.RCVHWM, READ_AHEAD)
         return socket
 
     def _bind(self, endpoint: str) -> None:

@@ -11,14 +11,21 @@ from collections import deque
 import zmq
 
 LARGE_FRAME = 256 * 1024  # bytes; below, counting would cost more than it bounds
-TRANSIT_BYTES = 32 * 1024 * 1024  # four frames of the usual limit: enough to keep a reader busy until the next try
+# As much as may wait for all peers together. With less, answers that are asked for at once and read as fast as can be
+# would reach the bound of an outbox, which ends the session of who does not read.
+TRANSIT_BYTES = 256 * 1024 * 1024
 _FORGETFUL = 64  # peers that have had large frames, before those are looked for that have taken them all
 
 
 class Transit:
-    """Large frames that ZeroMQ has taken and not passed on yet, by peer."""
+    """Large frames that ZeroMQ has taken and not passed on yet, by peer.
 
-    def __init__(self) -> None:
+    Args:
+        room: bytes of them for each peer.
+    """
+
+    def __init__(self, room: int = TRANSIT_BYTES) -> None:
+        self._room = room
         self._frames: dict[bytes, deque[tuple[zmq.MessageTracker, int]]] = {}
         self._sweep_at = _FORGETFUL
 
@@ -28,7 +35,7 @@ class Transit:
     def takes(self, peer: bytes, size: int) -> bool:
         """Whether a frame of so many bytes may be handed over; one that exceeds all the room goes alone."""
         on_way = self._on_way(peer)
-        return not on_way or on_way + size <= TRANSIT_BYTES
+        return not on_way or on_way + size <= self._room
 
     def add(self, peer: bytes, tracker: zmq.MessageTracker, size: int) -> None:
         """A frame was handed over."""

@@ -133,6 +133,44 @@ def test_the_memory_of_the_broker_is_bounded_for_all_peers_together(mesh: Mesh) 
             reader.communicate()
 
 
+LIBRARY = """
+@plugin.service("volume")
+async def volume() -> bytes:
+    import asyncio
+    await asyncio.sleep(1.0)
+    return bytes(7 << 20)
+"""
+READER = """
+import asyncio
+from plugin_sdk import connect
+
+async def main():
+    async with connect(name="reader") as bus:
+        calls = [asyncio.create_task(bus.call("library.volume", timeout=30)) for _ in range(32)]
+        await asyncio.sleep(0.1)
+        print("asked", flush=True)
+        print([len(answer) for answer in await asyncio.gather(*calls)] == [7 << 20] * 32, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_a_client_that_is_behind_with_many_large_answers_gets_them_all(mesh: Mesh) -> None:
+    """For a moment it does not read; that is not the same as a peer that never does."""
+    mesh.add_plugin("library", LIBRARY)
+    mesh.run()
+    mesh.wait_for("library")
+    with subprocess.Popen(
+        [sys.executable, "-c", READER], env=mesh.environ, stdout=subprocess.PIPE, text=True
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "asked\n"
+        reader.send_signal(signal.SIGSTOP)
+        eventually(lambda: mesh.plugin("library")["services"][0]["outstanding"] == 0, 20, "all are answered")
+        reader.send_signal(signal.SIGCONT)
+        assert reader.stdout.readline() == "True\n"
+
+
 HOARD = """
 import asyncio
 from plugin_sdk import connect

@@ -6,7 +6,9 @@ import socket
 import time
 from collections.abc import Callable
 
+from broker.edge.transit import TRANSIT_BYTES
 from plugin_sdk.wire.errors import BusError
+from plugin_sdk.wire.limits import DEFAULT_LIMITS
 from tools.disorder.guest import (
     CALL,
     CANCEL,
@@ -28,6 +30,7 @@ from tools.disorder.guest import (
 from tools.disorder.ring import SUBJECT, Harm, Ring, not_admitted, refused, wait_for
 
 CROWD = 200  # connections at once
+CHEST_BYTES = 4 * 1024 * 1024
 GREETING = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\0NULL"  # the beginning of ZMTP's, without its end
 
 
@@ -199,6 +202,19 @@ def deafen(ring: Ring) -> None:
             raise Harm("a bystander is not heard any more")
 
 
+def hoard_large_answers(ring: Ring) -> None:
+    """A peer lets itself be answered with megabytes and reads none: ZeroMQ must not hold them beside all bounds."""
+    room = DEFAULT_LIMITS.outbox_bytes + TRANSIT_BYTES + 2 * CHEST_BYTES
+    with ring.guest("giving", "plugin") as server, ring.guest("hoarding", queue=1) as caller:
+        server.send([SERVE, 1, "giving.chest"])
+        server.expect(OK, ref=1)
+        number = room // CHEST_BYTES + 4  # and what is in the kernel and in its own ZeroMQ
+        caller.send(*([CALL, ref, "giving.chest", payload(), 60_000] for ref in range(1, number + 1)))
+        for _ in range(number):
+            server.send([REPLY, server.asked("giving.chest"), payload(bytes(CHEST_BYTES))])
+        wait_for(lambda: caller.session not in ring.sessions(), "the session that does not read has ended")
+
+
 ATTACKS: tuple[Callable[[Ring], None], ...] = (
     stay_unregistered,
     never_speak,
@@ -212,4 +228,5 @@ ATTACKS: tuple[Callable[[Ring], None], ...] = (
     use_every_policy,
     register_again_and_again,
     deafen,
+    hoard_large_answers,
 )

@@ -66,6 +66,14 @@ def test_the_switch_moves_all_at_once_and_nothing_is_lost_or_doubled(mesh: Mesh)
     assert client.only(p.Reply) == p.Reply(ref, payload(b"done by the old one"))
 
 
+def test_one_that_stands_back_gets_no_more_events_though_nobody_listens_in_its_place(mesh: Mesh) -> None:
+    old, client = old_version(mesh), mesh.client()
+    client.publish("order.new", b"before")
+    switch(mesh, None, old)
+    client.publish("order.new", b"after")
+    assert [body(event) for event in old.take()] == [b"before"]
+
+
 def test_the_old_one_may_withdraw_what_it_served_and_leave(mesh: Mesh) -> None:
     old, new, client = old_version(mesh), new_version(mesh), mesh.client()
     switch(mesh, new, old)

@@ -439,3 +439,26 @@ async def test_a_closed_bus_refuses_everything_at_once(mesh: Mesh) -> None:
     for attempt in (bus.publish("a.b"), bus.call("a.b"), bus.subscribe("a.b").start(), anext(bus.stream("a.b"))):
         with pytest.raises(ConnectionLost, match="this side closed the session"):
             await attempt
+
+
+async def test_what_a_withdrawn_service_has_in_hand_is_answered_first(mesh: Mesh, plugin: Plugin) -> None:
+    begun, gate = asyncio.Event(), asyncio.Event()
+
+    @plugin.service("get")
+    async def get() -> str:
+        begun.set()
+        await gate.wait()
+        return "here"
+
+    bus = await mesh.client()
+    await mesh.start(plugin)
+    asking = asyncio.create_task(bus.call("shop.get"))
+    await begun.wait()
+    withdrawing = asyncio.create_task(plugin.bus.withdraw("shop.get"))
+    await mesh.settle()
+    with pytest.raises(CallError, match="unavailable"):
+        await bus.call("shop.get")
+    assert not withdrawing.done()
+    gate.set()
+    assert await asking == "here"
+    await withdrawing

@@ -36,6 +36,18 @@ def test_nothing_is_due_when_there_is_nothing() -> None:
     assert Deadlines().expire(1e9) == []
 
 
+def test_who_asks_with_a_day_to_spare_and_cancels_at_once_leaves_no_room_taken() -> None:
+    deadlines, kept = Deadlines(), []
+    for number in range(100_000):
+        slot = deadlines.add(number, 10 + number * RESOLUTION)
+        if number % 1000:
+            deadlines.discard(number, slot)
+        else:
+            kept.append(number)
+    assert len(deadlines._buckets) == len(deadlines._slots) < 5000
+    assert deadlines.expire(math.inf) == kept
+
+
 def test_keys_come_in_the_order_of_their_time_slots() -> None:
     deadlines = Deadlines()
     for key, when in ((1, 3.0), (2, 1.0), (4, 2.0), (3, 2.0)):
