@@ -276,6 +276,7 @@ class TestInstalling:
         refused = mesh.cli("install", str(maker.file("small", "2.0.0", DIES)), "--yes", timeout=60)
         assert refused.returncode == 1
         assert "was not upgraded to 2.0.0, 1.0.0 goes on" in refused.stderr
+        eventually(lambda: [result for _, result, _ in audited(mesh, "install")] == ["done", "failed"])
         assert installed_version(mesh) == "1.0.0"
         assert [trace for trace in traces(mesh) if not trace.endswith("quarantine.json")] == before
 
