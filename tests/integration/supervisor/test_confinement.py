@@ -12,6 +12,7 @@ from broker.supervisor import bubblewrap, landlock
 from broker.supervisor.confinement import ResourceLimits
 from broker.supervisor.discovery import Installed, read_folder
 from broker.supervisor.process import Surroundings
+from broker.supervisor.processes import descendants, stat
 from tests.integration.supervisor.test_process import Bench, run, wrote
 
 needs_bubblewrap = pytest.mark.skipif(bool(bubblewrap.trouble()), reason=f"bubblewrap: {bubblewrap.trouble()}")
@@ -186,13 +187,26 @@ def test_a_wrapped_plugin_has_a_process_table_of_its_own_and_neither_capabilitie
 @needs_bubblewrap
 def test_nothing_of_a_wrapped_plugin_is_left_when_it_is_stopped(tmp_path: Path) -> None:
     installed = plugin(tmp_path, WRAPPED)
-    (installed.folder / "main.py").write_text("import signal\nprint('ready', flush=True)\nsignal.pause()\n")
+    (installed.folder / "main.py").write_text(
+        "import os, signal\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    if os.fork():\n"
+        "        os._exit(0)\n"
+        "    print('ready', flush=True)\n"
+        "signal.pause()\n"
+    )
 
     async def scenario(bench: Bench) -> None:
         process = bench.start(installed)
         await wrote(process, "ready")
-        process.stop(5.0)
-        assert str(await process.exited) == "was ended by SIGTERM"
+        assert process.pid is not None
+        inside = descendants(process.pid)
+        assert len(inside) == 3, "the first process of its table, the plugin, and the one that got away"
+        process.stop(0.3)
+        assert (await process.exited).alive == ()
+        assert not [pid for pid in inside if stat(pid)]
 
     run(tmp_path, scenario)
 
