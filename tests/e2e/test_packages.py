@@ -84,16 +84,19 @@ class TestTheGuide:
         assert audited(mesh, "remove") == [("small", "done", ""), ("small", "done", "with its data")]
 
     def test_what_a_package_asks_for_is_shown_and_nothing_happens_without_a_yes(self, mesh: Mesh, maker: Maker) -> None:
-        wishes = "requires: ['logger>=1.0']\nservices: [version]\nenv: {COLOUR: blue}\nlimits: {memory: 1G}\n"
+        wishes = "requires: ['logger>=1.0']\nservices: [version]\nlimits: {memory: 1G, over: stop}\n"
+        wishes += 'env: {COLOUR: blue, TERM: "\\e[2J\\n asks for nothing"}\n'
+        wishes += "permissions: {event_bus: {publish: ['user.*', log.x]}, logger: [write]}\n"
         file = maker.file("small", "1.0.0", manifest=wishes)
         asked = mesh.cli("install", str(file))
         assert asked.returncode == 1
         assert "nobody is there to ask: say --yes" in asked.stderr
         assert "requires        logger>=1.0" in asked.stdout
         assert "serves          version" in asked.stdout
-        assert 'environment     {"COLOUR": "blue"}' in asked.stdout
-        assert 'limits          {"memory": "1G"}' in asked.stdout
-        assert 'sandbox         {"mode": "best-effort"}' in asked.stdout
+        assert "  environment     COLOUR blue; TERM �[2J  asks for nothing\n" in asked.stdout
+        assert "  limits          memory 1G; over stop\n" in asked.stdout
+        assert "  asks for        event_bus publish user.*, log.x; logger write\n" in asked.stdout
+        assert "  sandbox         mode best-effort\n" in asked.stdout
         assert traces(mesh) == []
 
     def test_without_a_running_broker_a_package_waits_for_its_start(self, mesh: Mesh, maker: Maker) -> None:
