@@ -214,6 +214,9 @@ def test_a_bad_package_is_refused_with_the_reason_and_leaves_nothing(mesh: Mesh,
     assert mesh.plugin("small") == {}
     # It stays where its owner put it, and there is nothing else.
     assert traces(mesh) == ["plugins/small-1.0.0.spk"]
+    checked = mesh.cli("check")
+    assert (checked.returncode, "broker: warning: package small-1.0.0.spk: " in checked.stderr) == (0, True)
+    assert text in checked.stderr
     assert not list(mesh.home.parent.rglob("evil"))
     dropped.unlink()
     mesh.cli("reload-config")
