@@ -10,7 +10,7 @@ plugin = Plugin("registers_twice")
 
 
 @plugin.on_start()
-async def start() -> None:
+def start() -> None:
     # Not before it is registered itself, or the copy might be the first.
     if "COPY" not in os.environ:
         subprocess.Popen([sys.executable, __file__], env={**os.environ, "COPY": "yes"})
