@@ -62,11 +62,12 @@ class LookedInto:
             except KeyFileError as error:
                 raise PackageError(State.REFUSED, str(error)) from None
             found = read_folder(folder, Path(place))
-            if found.fault:
+            if found.manifest is None:
                 raise PackageError(State.MALFORMED, found.fault.replace(f"{folder}/", ""))
             data = read_document(folder / MANIFEST).data
         sandbox = {"mode": PACKAGE_SANDBOX, **(data.get("sandbox") or {})}
-        return {**data, "permissions": data.get("permissions", _EVERYTHING), "sandbox": sandbox}
+        permissions = _EVERYTHING if found.manifest.permissions is None else data["permissions"]
+        return {**data, "permissions": permissions, "sandbox": sandbox}
 
 
 def look_into(home: Path, file: Path, allow_unsigned: Iterable[str]) -> LookedInto:

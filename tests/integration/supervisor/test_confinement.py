@@ -235,6 +235,26 @@ def test_where_there_is_no_bubblewrap_landlock_takes_its_place_unless_it_is_requ
         assert found.get("landlock", 0) == landlock.version()
 
 
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        (
+            "#!/bin/sh\necho 'bwrap: Creating new namespace failed: Operation not permitted' >&2\nexit 1\n",
+            "not permitted",
+        ),
+        ("#!/bin/sh\nexit 3\n", "bwrap ended with status 3"),
+        ("not a program", "bwrap: Exec format error"),
+    ],
+)
+def test_a_bubblewrap_that_does_not_work_here_is_found_out_before_a_plugin_is_given_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, told: str
+) -> None:
+    (tmp_path / "bwrap").write_text(program)
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert bubblewrap.trouble().endswith(told)
+
+
 def test_who_asks_for_bubblewrap_has_a_sandbox_and_the_operator_decides(tmp_path: Path) -> None:
     around = Surroundings(tmp_path, "", tmp_path, {})
     asking = plugin(tmp_path, "sandbox: {bubblewrap: true}\n")
