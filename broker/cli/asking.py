@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from broker.cli.session import dump_json
+from broker.cli.session import dump_json, printable
 from broker.home import Home
 from broker.packages.errors import KeyFileError, PackageError, State
 
@@ -31,6 +31,7 @@ _WISHES = {
     "command": "runs",
     "env": "environment",
 }
+_EVERYTHING = "everything on the bus, as it names nothing in particular"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +62,12 @@ class LookedInto:
             except KeyFileError as error:
                 raise PackageError(State.REFUSED, str(error)) from None
             found = read_folder(folder, Path(place))
-            if found.fault:
+            if found.manifest is None:
                 raise PackageError(State.MALFORMED, found.fault.replace(f"{folder}/", ""))
             data = read_document(folder / MANIFEST).data
-        return {**data, "sandbox": {"mode": PACKAGE_SANDBOX, **(data.get("sandbox") or {})}}
+        sandbox = {"mode": PACKAGE_SANDBOX, **(data.get("sandbox") or {})}
+        permissions = _EVERYTHING if found.manifest.permissions is None else data["permissions"]
+        return {**data, "permissions": permissions, "sandbox": sandbox}
 
 
 def look_into(home: Path, file: Path, allow_unsigned: Iterable[str]) -> LookedInto:
@@ -83,10 +86,17 @@ def show_wishes(wishes: Mapping[str, Any]) -> None:
     """Prints what a plugin.yaml asks for, one wish a line."""
     for name, title in _WISHES.items():
         if wishes.get(name) not in (None, "", [], {}):
-            click.echo(f"  {title:<15} {_shown(wishes[name])}")
+            # Whoever made the package must neither hide what it asks for, nor add lines of his own.
+            text = printable("; ".join(_shown(wishes[name]))).replace("\n", " ")
+            click.echo(f"  {title:<15} {text}")
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, list) and all(isinstance(each, str) for each in value):
-        return ", ".join(value)
-    return value if isinstance(value, str) else dump_json(value)
+def _shown(value: Any, name: str = "") -> Iterator[str]:
+    """A text for each value, with the names that lead to it before it."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _shown(inner, f"{name}{key} ")
+    elif isinstance(value, list) and all(isinstance(each, str) for each in value):
+        yield name + (", ".join(value) or "nothing")
+    else:
+        yield name + (value if isinstance(value, str) else dump_json(value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,15 +33,22 @@ def logs(home: Path, name: str, follow: bool, number: int, level: str, as_json: 
     directory = home / "logs"
     if not follow and not (directory / f"{name}.log").exists():
         written = ", ".join(sorted(path.stem for path in directory.glob("*.log"))) or "none"
-        fail(f"plugin {name!r} has written nothing; there are logs of {written}")
+        fail(f"no plugin {name!r} has written anything; there are logs of {written}")
     with Tail(directory, name, level) as tail:
-        _show(tail.last(number), as_json)
+        _show(_read(lambda: tail.last(number)), as_json)
         try:
             while follow:
                 time.sleep(LOOK_SECS)
-                _show(tail.added(), as_json)
+                _show(_read(tail.added), as_json)
         except KeyboardInterrupt:
             raise SystemExit(EX_INTERRUPTED) from None
+
+
+def _read(read: Callable[[], list[LogLine]]) -> list[LogLine]:
+    try:
+        return read()
+    except OSError as error:
+        fail(f"{error.filename or 'the log'} cannot be read: {error.strerror}")
 
 
 def _show(lines: list[LogLine], as_json: bool) -> None:

@@ -62,7 +62,7 @@ def _states(answer: dict[str, Any]) -> dict[str, str]:
 
 
 def _title(plugin: dict[str, Any]) -> str:
-    if plugin["state"] == "standby":
+    if plugin["state"] in ("standby", "leaving"):
         return f"{plugin['name']} {plugin['version']}"
     return f"{plugin['name']} {plugin['instance']}".rstrip()
 

@@ -42,7 +42,7 @@ def load_config(
 @click.option("--demo", is_flag=True, help="Check the plugins that are shipped with plugmesh, too.")
 @click.pass_obj
 def check(home: Path, config: Path | None, demo: bool) -> None:
-    """Check the configuration and every plugin folder; print the settings in force and where each comes from.
+    """Check the configuration, every plugin folder and every package; print the settings in force and their sources.
 
     Also prints what of limits and sandbox this machine can do.
     """
@@ -72,11 +72,27 @@ def check(home: Path, config: Path | None, demo: bool) -> None:
         catalog.plugins, plan, timing, plugin_secs(total), f"shutdown.timeout_secs = {total:g}"
     ):
         click.echo(f"broker: warning: {warning}", err=True)
+    _warn_of_packages(home, loaded)
     faults = _grant_faults(home)
     for name, problem in sorted(plan.problems.items()):
         click.echo(f"broker: plugin {name}: {problem.text}", err=True)
     click.echo(f"{counted(len(catalog.plugins), 'plugin')}, {len(plan.problems)} of them cannot start")
     raise SystemExit(EX_FAILED if plan.problems or faults else 0)
+
+
+def _warn_of_packages(home: Path, config: Config) -> None:
+    """Print which package files in the plugin folder are refused, and why; what came from them before goes on."""
+    from broker.cli.asking import look_into
+    from broker.packages.errors import KeyFileError, PackageError
+    from broker.packages.names import SUFFIX
+
+    for file in sorted(config.plugin_manager.plugin_dir.glob(f"*{SUFFIX}")):
+        try:
+            found = look_into(home, file, config.plugin_manager.allow_unsigned)
+            found.package.admit(found.rules)
+            found.wishes()
+        except (PackageError, KeyFileError) as error:
+            click.echo(f"broker: warning: package {file.name}: {error}", err=True)
 
 
 def _grant_faults(home: Path) -> bool:

@@ -24,8 +24,10 @@ def describe_plugins(facts: Sequence[PluginFacts], snapshot: Snapshot, heartbeat
         heartbeat: seconds between two heartbeats.
     """
     sessions = {each.number: each for each in snapshot.sessions}
+    serving = {each.name: sessions.get(each.session or 0) for each in facts}
     rows = [_describe(each, sessions.pop(each.session or 0, None), heartbeat) for each in facts]
-    rows += [_further_instance(each, heartbeat) for each in sessions.values() if each.role == "plugin"]
+    further = [each for each in sessions.values() if each.role == "plugin"]
+    rows += [_further_instance(each, serving.get(each.name), heartbeat) for each in further]
     slow = {each.session for each in snapshot.slow if is_slow(each)}
     sub_plugins = _by_parent(facts)
     for row in rows:
@@ -81,13 +83,23 @@ def _drained(facts: PluginFacts, session: SessionView | None) -> str:
     return "drained: it gets nothing new" if drained else ""
 
 
-def _further_instance(session: SessionView, heartbeat: float) -> dict[str, Any]:
+def _further_state(session: SessionView, serving: SessionView | None) -> str:
+    """Of a session that is not its plugin's own: `serving` is."""
+    if session.routed:
+        return "running"
+    if serving is not None and not serving.routed:
+        return "drained"
+    # In an upgrade the new version registers after the old one, whichever of the two serves.
+    return "leaving" if serving is not None and session.age > serving.age else "standby"
+
+
+def _further_instance(session: SessionView, serving: SessionView | None, heartbeat: float) -> dict[str, Any]:
     return {
         "name": session.name,
         "instance": session.instance,
         "version": session.version,
         "description": "",
-        "state": "running" if session.routed else "standby",
+        "state": _further_state(session, serving),
         "desired": "running",
         "registration": "registered",
         "register_status": REGISTRATION.index("registered"),

@@ -53,16 +53,17 @@ class LimitWatch:
 
     def begin(self) -> None:
         """Look from now on, if a plugin that has limits is there; called whenever one may have come."""
-        if not self._looking and self._limiter.pids():
+        if not self._looking and self._limiter.watches():
             self._looking = True
             self._own(self._look())
 
     async def _look(self) -> None:
         try:
-            while pids := self._limiter.pids():
-                measured = await asyncio.to_thread(self._sampler.read, pids)
+            while self._limiter.watches():
+                pids = self._limiter.pids()
+                uses = _uses(await asyncio.to_thread(self._sampler.read, pids), pids) if pids else {}
                 now = time.monotonic()
-                for each in self._limiter.judge(_uses(measured, pids), now):
+                for each in self._limiter.judge(uses, now):
                     self._tell(each, now)
                 await asyncio.sleep(self._look_secs)
         except Exception:

@@ -36,6 +36,10 @@ log = logging.getLogger("broker.packages")
 ITSELF = "broker"
 
 
+class _ThrownOut(PackageError):
+    """It did not come up, and will not be tried again by itself; both are written down."""
+
+
 @dataclass(slots=True)
 class _News:
     """What a look at the plugin folder came to.
@@ -171,6 +175,8 @@ class Packages:
                     file = file_name(record.id, record.version)
                     self._refusals[file] = str(error)
                     news.refused.append(_refused(file, error))
+                    if not isinstance(error, _ThrownOut):
+                        self._note(actor, file, error)
                 else:
                     await asyncio.to_thread(self._leave, before)
             outcomes = list(await self._reload()) if news.gone or news.fresh or folders_too else []
@@ -200,7 +206,8 @@ class Packages:
                 record = await asyncio.to_thread(self._settle, record, copy, before)
             except PackageError as error:
                 await asyncio.to_thread(self._installer.drop, record, copy)
-                self._note(actor, f"{record.id}-{record.version}.spk", error)
+                if not isinstance(error, _ThrownOut):
+                    self._note(actor, f"{record.id}-{record.version}.spk", error)
                 raise
             self._keep_refusals(but={record.id})
             return {"id": record.id, **_told(record)}
@@ -340,6 +347,7 @@ class Packages:
                 return
             if error.code not in ("busy", "cancelled", "shutting_down"):
                 await asyncio.to_thread(self._throw_out, actor, record, before, error.text)
+                raise _ThrownOut(State.REFUSED, error.text) from None
             raise PackageError(State.REFUSED, error.text) from None
 
     def _put_in_force(self, actor: str, record: Record, before: Record | None) -> None:

@@ -33,9 +33,9 @@ class Records:
         """Content that must not be started again, and why; or that may be after all, when `released`."""
         self._store.plugins.record_quarantine(plugin_id, digest, version, reason, released=released)
 
-    def killed(self, plugin_id: str, limit: str, text: str) -> None:
-        """That the kernel ended a plugin because of a limit."""
-        self.audit("broker", "over limit", plugin_id, "killed", f"{limit}: it {text}")
+    def exceeded(self, plugin_id: str, limit: str, result: str, text: str) -> None:
+        """What the kernel did to a plugin because of a limit, and how its run has ended."""
+        self.audit("broker", "over limit", plugin_id, result, f"{limit}: it {text}")
 
     def exited(self, plugin_id: str, text: str, restarts: int) -> None:
         """How the process of a plugin ended."""

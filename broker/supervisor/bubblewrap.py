@@ -24,16 +24,22 @@ def trouble() -> str:
     program = find()
     if not program:
         return f"{NAME} is not installed"
+    status, said = _tried([program, "--ro-bind", "/", "/", *_NAMESPACES, "--", "/bin/sh", "-c", ":"])
+    return "" if status == 0 else said.rpartition("\n")[2] or f"{program} ended with status {status}"
+
+
+def _tried(trial: list[str]) -> tuple[int, str]:
+    """Runs a program; returns its status, and what it wrote on standard error or why it did not run."""
     read, write = os.pipe2(os.O_CLOEXEC)
-    trial = [program, "--ro-bind", "/", "/", *_NAMESPACES, "--", "/bin/sh", "-c", ":"]
-    try:
-        pid = os.posix_spawn(program, trial, {}, file_actions=[(os.POSIX_SPAWN_DUP2, write, 2)])
-    finally:
-        os.close(write)
-        with open(read, "rb") as said:
-            text = said.read().decode("utf-8", "replace").strip()
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return "" if status == 0 else text.rpartition("\n")[2] or f"{program} ended with status {status}"
+    with open(read, "rb") as said:
+        try:
+            pid = os.posix_spawn(trial[0], trial, {}, file_actions=[(os.POSIX_SPAWN_DUP2, write, 2)])
+        except OSError as error:
+            return -1, f"{trial[0]}: {error.strerror}"
+        finally:
+            os.close(write)
+        text = said.read().decode("utf-8", "replace").strip()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text
 
 
 def wrapped(command: Sequence[str], folder: str, read: Iterable[str], write: Iterable[str]) -> list[str]:

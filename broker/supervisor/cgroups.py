@@ -59,20 +59,17 @@ class Groups:
             (group / "memory.swap.max").write_text("0")
         return str(group)
 
-    def close(self, name: str) -> frozenset[str]:
-        """Remove the group of a run that has ended.
+    def kept(self, name: str, limit: str) -> int:
+        """How often the kernel had to keep a limit: `memory` by killing, `processes` by refusing one."""
+        file, event = _KEPT[limit]
+        return 0 if self._base is None else _count(self._base / f"{_PREFIX}{name}" / file, event)
 
-        Returns:
-            The limits that the kernel had to keep: `memory` when it killed, `processes` when it refused one.
-        """
-        if self._base is None:
-            return frozenset()
-        group = self._base / f"{_PREFIX}{name}"
-        kept = frozenset(limit for limit, (file, event) in _KEPT.items() if _happened(group / file, event))
-        # Processes that could not be killed keep it, until the next broker tidies up.
-        with suppress(OSError):
-            group.rmdir()
-        return kept
+    def close(self, name: str) -> None:
+        """Remove the group of a run that has ended."""
+        if self._base is not None:
+            # Processes that could not be killed keep it, until the next broker tidies up.
+            with suppress(OSError):
+                (self._base / f"{_PREFIX}{name}").rmdir()
 
 
 def find_base(root: Path = ROOT, own: Path = OWN) -> Path:
@@ -128,9 +125,8 @@ def _files(limits: ResourceLimits) -> Mapping[str, str]:
     return files
 
 
-def _happened(events: Path, name: str) -> bool:
+def _count(events: Path, name: str) -> int:
     try:
-        counts = dict(line.split() for line in events.read_text().splitlines())
+        return int(dict(line.split() for line in events.read_text().splitlines()).get(name, 0))
     except (OSError, ValueError):
-        return False
-    return counts.get(name, "0") != "0"
+        return 0

@@ -204,6 +204,8 @@ def become(plan: int, output: int, gate: int, channel: socket.socket, parent: in
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         report(channel, "failed", text=f"cannot run {name}{error.strerror}")
+    except _NoData as error:
+        report(channel, "failed", text=f"cannot make its data directory {error}")
     except NotConfined as error:
         report(channel, "failed", text=f"cannot be confined as its sandbox requires: {error}")
     except ValueError as error:
@@ -217,9 +219,7 @@ def become(plan: int, output: int, gate: int, channel: socket.socket, parent: in
 def _execute(order: int, output: int, channel: socket.socket) -> None:
     with open(order, "rb") as file:
         run = json.load(file)
-    os.makedirs(run["data"], mode=0o700, exist_ok=True)
-    if run["env"].get("TMPDIR", "").startswith(run["data"]):
-        os.makedirs(run["env"]["TMPDIR"], mode=0o700, exist_ok=True)
+    _make_folders(run["data"], run["env"].get("TMPDIR", ""))
     os.chdir(run["folder"])
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -229,6 +229,19 @@ def _execute(order: int, output: int, channel: socket.socket) -> None:
         report(channel, "confined", in_force=in_force)
         command = to_run(command, run["folder"], plan, in_force)
     os.execvpe(command[0], command, run["env"])
+
+
+class _NoData(Exception):
+    """The data directory cannot be made; the text says which, and why."""
+
+
+def _make_folders(data: str, temporary: str) -> None:
+    try:
+        os.makedirs(data, mode=0o700, exist_ok=True)
+        if temporary.startswith(data):
+            os.makedirs(temporary, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise _NoData(f"{error.filename}: {error.strerror}") from None
 
 
 def _reset_signals() -> None:

@@ -24,14 +24,15 @@ class Keeping:
         window: seconds over which CPU is judged.
 
     `watch` compares what it uses, and is None where there is nothing to compare. `ordered` is done once the run has to
-    end, or was ended, because of an excess; `killed` says that it was the kernel who found it.
+    end, or was ended, because of an excess; `by_kernel` says by limit what the kernel did that was not told before.
     """
 
     def __init__(self, plugin_id: str, limits: ResourceLimits, groups: Groups | None, window: float) -> None:
         self.watch = Watch(limits, window) if limits.of_all() else None
         self.ordered: asyncio.Future[Excess] = asyncio.get_running_loop().create_future()
-        self.killed = False
+        self.by_kernel: dict[str, str] = {}
         self.group = ""
+        self._refused = 0
         self._limits = limits
         self._groups = groups
         # A name of its own for each run: during an upgrade there are two of one plugin.
@@ -52,15 +53,29 @@ class Keeping:
 
     def end(self) -> str:
         """Let go of the group; returns what its limits had to do with the end of the run, if anything."""
-        kept = self._groups.close(self._name) if self._groups and self.group else ()
-        if "memory" in kept:
-            self.killed = True
+        killed = refused = 0
+        if self._groups and self.group:
+            killed, refused = (self._groups.kept(self._name, limit) for limit in ("memory", "processes"))
+            self._groups.close(self._name)
+        if refused > self._refused:
+            self.by_kernel["processes"] = "refused"
+        if killed:
+            self.by_kernel["memory"] = "killed"
             self.order(Excess("memory", _KILLED, self._limits.over or RESTART))
             return _KILLED
         if self.ordered.done():
             excess = self.ordered.result()
             return f"it {excess.text} (over: {excess.over})"
-        return _REFUSED if "processes" in kept else ""
+        return _REFUSED if refused else ""
+
+    def refusal(self) -> Excess | None:
+        """What the kernel has refused the run since this was asked last; it knows no other way to keep that limit."""
+        refused = self._groups.kept(self._name, "processes") if self._groups and self.group else 0
+        if refused <= self._refused:
+            return None
+        self._refused = refused
+        text = f"wanted more processes and threads than its limit of {self._limits.processes}, which were refused"
+        return Excess("processes", text, REPORT)
 
     def shown(self, in_force: Mapping[str, Any]) -> dict[str, Any]:
         """What is in force by the launcher's report, with these limits."""

@@ -25,6 +25,10 @@ class Limiter:
     def __init__(self, roster: Roster) -> None:
         self._roster = roster
 
+    def watches(self) -> bool:
+        """Whether there is anything to look at."""
+        return any(True for _ in self._running())
+
     def pids(self) -> list[int]:
         """The first process of each plugin whose use has to be known."""
         return [pid for _, _, pid in self._watched()]
@@ -48,12 +52,24 @@ class Limiter:
                 if excess.over != REPORT:
                     process.keeping.order(excess)
                 found.append(Exceeded(unit.plugin_id, excess))
-        return found
+        return [*found, *self._refused()]
+
+    def _refused(self) -> Iterator[Exceeded]:
+        for unit, process, _ in self._running():
+            if excess := process.keeping.refusal():
+                unit.exceeded[excess.limit] += 1
+                yield Exceeded(unit.plugin_id, excess)
 
     def _watched(self) -> Iterator[tuple[Unit, Process, int]]:
+        return (each for each in self._running() if not each[1].kept_by_kernel)
+
+    def _running(self) -> Iterator[tuple[Unit, Process, int]]:
         for unit in self._roster:
             process = unit.process
-            if process is None or process.pid is None or process.keeping.watch is None or process.kept_by_kernel:
+            if process is None or process.pid is None or process.keeping.watch is None:
+                continue
+            # Beyond its processes a plugin goes on and has to be told; what else the kernel keeps tells itself.
+            if process.kept_by_kernel and process.keeping.watch.limits.processes is None:
                 continue
             if unit.state is not State.STOPPING and not process.keeping.ordered.done():
                 yield unit, process, process.pid

@@ -80,6 +80,7 @@ class Lives:
                 return
             await end_life(unit)
             unit.managed, unit.claimed_version = False, version
+            unit.note = ""
             unit.want(Desired.RUNNING)
             unit.move(Trigger.ADOPT)
             unit.life = asyncio.create_task(self._keeper.accompany(unit, session))

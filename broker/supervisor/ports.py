@@ -68,8 +68,8 @@ class Records(Protocol):
     def quarantined(self, plugin_id: str, digest: str, version: str, reason: str, *, released: bool) -> None:
         """Content that must not be started again, and why; or that may be after all, when `released`."""
 
-    def killed(self, plugin_id: str, limit: str, text: str) -> None:
-        """That the kernel ended a run because of a limit, and how."""
+    def exceeded(self, plugin_id: str, limit: str, result: str, text: str) -> None:
+        """What the kernel did in a run because of a limit, and how that has ended."""
 
     def exited(self, plugin_id: str, text: str, restarts: int) -> None:
         """How a run ended."""

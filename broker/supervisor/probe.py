@@ -26,7 +26,5 @@ def probe() -> Iterator[str]:
         yield f"cgroup v2: no: {error.strerror or error}; limits of memory, CPU and processes are watched"
     trouble = bubblewrap.trouble()
     yield (
-        f"bubblewrap: no: {trouble}"
-        if trouble
-        else f"bubblewrap: {bubblewrap.find()} works, for plugins that ask for it"
+        f"bubblewrap: no: {trouble}" if trouble else f"bubblewrap: {bubblewrap.find()} can wrap plugins that ask for it"
     )

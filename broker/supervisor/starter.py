@@ -250,15 +250,15 @@ class Starter:
 
 
 def _end_of(process: Process, step: str) -> StepFailed | StepRefused:
-    story = (
-        f"the process {process.exited.result().told(f' after {process.age():.2f} s')}" if process.exited.done() else ""
-    )
+    """Why a step cannot go on: the process has ended, or has to because of a limit."""
+    how = process.exited.result() if process.exited.done() else None
+    story = f"the process {how.told(f' after {process.age():.2f} s')}" if how else ""
     if process.keeping.ordered.done():
         excess = process.keeping.ordered.result()
-        refused = StepRefused if excess.over == STOP else StepFailed
-        return refused(f"{step}: {story or f'it {excess.text} (over: {excess.over})'}", Cause.LIMIT)
-    if process.exited.result().never_ran:
-        return StepRefused(f"{step}: {process.exited.result()}")
+        error = StepRefused if excess.over == STOP else StepFailed
+        return error(f"{step}: {story or f'it {excess.text} (over: {excess.over})'}", Cause.LIMIT)
+    if how and how.never_ran:
+        return StepRefused(f"{step}: {how}")
     return StepFailed(f"{step}: {story}")
 
 

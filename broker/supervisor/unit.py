@@ -258,10 +258,9 @@ class Unit:
 
     def ended(self, text: str) -> None:
         """Takes note of the end of a run."""
-        if self.process and self.process.keeping.killed:
-            excess = self.process.keeping.ordered.result()
-            self.exceeded[excess.limit] += 1
-            self._records.killed(self.plugin_id, excess.limit, text)
+        for limit, result in self.process.keeping.by_kernel.items() if self.process else ():
+            self.exceeded[limit] += 1
+            self._records.exceeded(self.plugin_id, limit, result, text)
         self.process = None
         self.detach(text)
         self.last_exit = text

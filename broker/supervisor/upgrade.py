@@ -188,7 +188,7 @@ class Unrecorded:
     def quarantined(self, plugin_id: str, digest: str, version: str, reason: str, *, released: bool) -> None:
         """Not written down."""
 
-    def killed(self, plugin_id: str, limit: str, text: str) -> None:
+    def exceeded(self, plugin_id: str, limit: str, result: str, text: str) -> None:
         """Not written down."""
 
     def exited(self, plugin_id: str, text: str, restarts: int) -> None:

@@ -44,7 +44,11 @@ def test_logs_are_read_back_by_number_and_level_also_when_no_broker_runs(mesh: M
     assert read("--level", "warning") == every[1:]
     unknown = mesh.cli("logs", "chaty")
     assert unknown.returncode == 1
-    assert "plugin 'chaty' has written nothing; there are logs of chatty" in unknown.stderr
+    assert "no plugin 'chaty' has written anything; there are logs of chatty" in unknown.stderr
+    (mesh.home / "logs" / "folder.log").mkdir()
+    unreadable = mesh.cli("logs", "folder")
+    assert (unreadable.returncode, unreadable.stdout) == (1, "")
+    assert unreadable.stderr == f"broker: {mesh.home}/logs/folder.log cannot be read: Is a directory\n"
 
 
 def test_logs_are_followed(mesh: Mesh) -> None:

@@ -85,16 +85,19 @@ class TestTheGuide:
         assert audited(mesh, "remove") == [("small", "done", ""), ("small", "done", "with its data")]
 
     def test_what_a_package_asks_for_is_shown_and_nothing_happens_without_a_yes(self, mesh: Mesh, maker: Maker) -> None:
-        wishes = "requires: ['logger>=1.0']\nservices: [version]\nenv: {COLOUR: blue}\nlimits: {memory: 1G}\n"
+        wishes = "requires: ['logger>=1.0']\nservices: [version]\nlimits: {memory: 1G, over: stop}\n"
+        wishes += 'env: {COLOUR: blue, TERM: "\\e[2J\\n asks for nothing"}\n'
+        wishes += "permissions: {event_bus: {publish: ['user.*', log.x]}, logger: [write]}\n"
         file = maker.file("small", "1.0.0", manifest=wishes)
         asked = mesh.cli("install", str(file))
         assert asked.returncode == 1
         assert "nobody is there to ask: say --yes" in asked.stderr
         assert "requires        logger>=1.0" in asked.stdout
         assert "serves          version" in asked.stdout
-        assert 'environment     {"COLOUR": "blue"}' in asked.stdout
-        assert 'limits          {"memory": "1G"}' in asked.stdout
-        assert 'sandbox         {"mode": "best-effort"}' in asked.stdout
+        assert "  environment     COLOUR blue; TERM �[2J  asks for nothing\n" in asked.stdout
+        assert "  limits          memory 1G; over stop\n" in asked.stdout
+        assert "  asks for        event_bus publish user.*, log.x; logger write\n" in asked.stdout
+        assert "  sandbox         mode best-effort\n" in asked.stdout
         assert traces(mesh) == []
 
     def test_without_a_running_broker_a_package_waits_for_its_start(self, mesh: Mesh, maker: Maker) -> None:
@@ -211,6 +214,9 @@ def test_a_bad_package_is_refused_with_the_reason_and_leaves_nothing(mesh: Mesh,
     assert mesh.plugin("small") == {}
     # It stays where its owner put it, and there is nothing else.
     assert traces(mesh) == ["plugins/small-1.0.0.spk"]
+    checked = mesh.cli("check")
+    assert (checked.returncode, "broker: warning: package small-1.0.0.spk: " in checked.stderr) == (0, True)
+    assert text in checked.stderr
     assert not list(mesh.home.parent.rglob("evil"))
     dropped.unlink()
     mesh.ask("$broker.reload_config")
@@ -276,6 +282,7 @@ class TestInstalling:
         refused = mesh.cli("install", str(maker.file("small", "2.0.0", DIES)), "--yes", timeout=60)
         assert refused.returncode == 1
         assert "was not upgraded to 2.0.0, 1.0.0 goes on" in refused.stderr
+        eventually(lambda: [result for _, result, _ in audited(mesh, "install")] == ["done", "failed"])
         assert installed_version(mesh) == "1.0.0"
         assert [trace for trace in traces(mesh) if not trace.endswith("quarantine.json")] == before
 

@@ -47,7 +47,7 @@ class Written:
     described_as: dict[str, dict[str, Any]] = field(default_factory=dict)
     exits: list[tuple[str, str, int]] = field(default_factory=list)
     quarantine: list[tuple[str, str, str, bool]] = field(default_factory=list)
-    kills: list[tuple[str, str, str]] = field(default_factory=list)
+    kept: list[tuple[str, str, str, str]] = field(default_factory=list)
 
     def registration(self, plugin_id: str, status: int, error: str | None) -> None:
         self.status[plugin_id] = (status, error)
@@ -56,8 +56,8 @@ class Written:
     def described(self, plugin_id: str, **what: Any) -> None:
         self.described_as[plugin_id] = what
 
-    def killed(self, plugin_id: str, limit: str, text: str) -> None:
-        self.kills.append((plugin_id, limit, text))
+    def exceeded(self, plugin_id: str, limit: str, result: str, text: str) -> None:
+        self.kept.append((plugin_id, limit, result, text))
 
     def exited(self, plugin_id: str, text: str, restarts: int) -> None:
         self.exits.append((plugin_id, text, restarts))

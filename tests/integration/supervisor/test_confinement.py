@@ -12,6 +12,7 @@ from broker.supervisor import bubblewrap, landlock
 from broker.supervisor.confinement import ResourceLimits
 from broker.supervisor.discovery import Installed, read_folder
 from broker.supervisor.process import Surroundings
+from broker.supervisor.processes import descendants, stat
 from tests.integration.supervisor.test_process import Bench, run, wrote
 
 needs_bubblewrap = pytest.mark.skipif(bool(bubblewrap.trouble()), reason=f"bubblewrap: {bubblewrap.trouble()}")
@@ -186,13 +187,26 @@ def test_a_wrapped_plugin_has_a_process_table_of_its_own_and_neither_capabilitie
 @needs_bubblewrap
 def test_nothing_of_a_wrapped_plugin_is_left_when_it_is_stopped(tmp_path: Path) -> None:
     installed = plugin(tmp_path, WRAPPED)
-    (installed.folder / "main.py").write_text("import signal\nprint('ready', flush=True)\nsignal.pause()\n")
+    (installed.folder / "main.py").write_text(
+        "import os, signal\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    if os.fork():\n"
+        "        os._exit(0)\n"
+        "    print('ready', flush=True)\n"
+        "signal.pause()\n"
+    )
 
     async def scenario(bench: Bench) -> None:
         process = bench.start(installed)
         await wrote(process, "ready")
-        process.stop(5.0)
-        assert str(await process.exited) == "was ended by SIGTERM"
+        assert process.pid is not None
+        inside = descendants(process.pid)
+        assert len(inside) == 3, "the first process of its table, the plugin, and the one that got away"
+        process.stop(0.3)
+        assert (await process.exited).alive == ()
+        assert not [pid for pid in inside if stat(pid)]
 
     run(tmp_path, scenario)
 
@@ -219,6 +233,26 @@ def test_where_there_is_no_bubblewrap_landlock_takes_its_place_unless_it_is_requ
     else:
         assert "bubblewrap: bwrap is not installed" in found["missing"]
         assert found.get("landlock", 0) == landlock.version()
+
+
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        (
+            "#!/bin/sh\necho 'bwrap: Creating new namespace failed: Operation not permitted' >&2\nexit 1\n",
+            "not permitted",
+        ),
+        ("#!/bin/sh\nexit 3\n", "bwrap ended with status 3"),
+        ("not a program", "bwrap: Exec format error"),
+    ],
+)
+def test_a_bubblewrap_that_does_not_work_here_is_found_out_before_a_plugin_is_given_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, told: str
+) -> None:
+    (tmp_path / "bwrap").write_text(program)
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert bubblewrap.trouble().endswith(told)
 
 
 def test_who_asks_for_bubblewrap_has_a_sandbox_and_the_operator_decides(tmp_path: Path) -> None:

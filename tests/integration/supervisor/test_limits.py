@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 from collections.abc import Awaitable, Callable
@@ -239,7 +240,7 @@ def test_what_the_kernel_killed_for_its_memory_is_told_counted_and_treated_by_po
         view = await stage.reaches("hello", state)
         told = "was ended by SIGKILL: the kernel killed it, as it exceeded its memory limit"
         assert (view.last_exit, view.cause, view.exceeded) == (told, cause, {"memory": 1})
-        assert stage.records.kills == [("hello", "memory", told)]
+        assert stage.records.kept == [("hello", "memory", "killed", told)]
 
     watched(tmp_path, scenario, groups=groups(tree))
 
@@ -260,7 +261,7 @@ def test_what_the_kernel_kills_in_its_start_is_told_counted_and_treated_by_polic
         assert (view.retry_in is not None) is retries
         assert "start: the process was ended by SIGKILL after" in view.error
         assert "the kernel killed it, as it exceeded its memory limit" in view.error
-        assert len(stage.records.kills) == attempts
+        assert [result for _, _, result, _ in stage.records.kept] == ["killed"] * attempts
 
     watched(tmp_path, scenario, groups=groups(tree))
 
@@ -272,8 +273,8 @@ def test_a_plugin_that_is_found_over_its_limit_in_its_start_is_ended_at_once(tmp
         await stage.supervisor.start_all()
         view = stage.view("hello")
         assert (view.state, view.cause, view.retry_in) == ("failed", "limit", None)
-        assert view.error.startswith("plugin 'hello' did not start: start: it uses 1")
-        assert "its limit is 64 MiB (over: stop)" in view.error
+        told = r"plugin 'hello' did not start: \w+: it uses \d+ MiB of memory, its limit is 64 MiB \(over: stop\)"
+        assert re.match(told, view.error)
 
     watched(tmp_path, scenario)
 
@@ -286,9 +287,30 @@ def test_a_plugin_that_ended_after_the_kernel_had_refused_it_processes_is_told_s
         os.kill(stage.view("hello").pid or 0, signal.SIGKILL)
         view = await stage.reaches("hello", "failed")
         told = "was ended by SIGKILL: the kernel had refused it processes and threads beyond its limit"
-        assert (view.last_exit, view.cause, view.exceeded) == (told, "ended", {})
+        assert (view.last_exit, view.cause, view.exceeded) == (told, "ended", {"processes": 1})
+        assert stage.records.kept == [("hello", "processes", "refused", told)]
 
     watched(tmp_path, scenario, groups=groups(tree))
+
+
+def test_what_the_kernel_refuses_a_plugin_that_goes_on_is_counted_and_audited_while_it_runs(
+    tmp_path: Path, tree: Path
+) -> None:
+    async def scenario(stage: Stage, watch: Watched) -> None:
+        stage.add("hello", limits={"processes": 8})
+        await stage.supervisor.start_all()
+        group = only_group(tree)
+        (group / "pids.events").write_text("max 3\n")
+        await until(lambda: stage.view("hello").exceeded == {"processes": 1})
+        (group / "pids.events").write_text("max 4\n")
+        await until(lambda: stage.view("hello").exceeded == {"processes": 2})
+        await stage.supervisor.stop("hello")
+        assert stage.records.kept == [], "it was told before"
+        await until(lambda: not watch.looks)
+
+    (audit,) = watched(tmp_path, scenario, groups=groups(tree)).audits
+    text = "processes: it wanted more processes and threads than its limit of 8, which were refused"
+    assert audit == ("broker", "over limit", "hello", "report", text)
 
 
 @pytest.fixture
@@ -306,7 +328,7 @@ def test_on_a_delegated_tree_the_kernel_kills_what_takes_too_much_memory(tmp_pat
         await stage.supervisor.start_all()
         view = await stage.reaches("hello", "failed")
         assert view.last_exit == "was ended by SIGKILL: the kernel killed it, as it exceeded its memory limit"
-        assert (view.cause, view.exceeded, len(stage.records.kills)) == ("limit", {"memory": 1}, 1)
+        assert (view.cause, view.exceeded, len(stage.records.kept)) == ("limit", {"memory": 1}, 1)
 
     watched(tmp_path, scenario, groups=real)
 
@@ -322,6 +344,7 @@ def test_on_a_delegated_tree_the_kernel_keeps_processes_and_cpu_and_no_group_is_
         await stage.supervisor.start_all()
         view = await stage.reaches("many", "failed")
         assert "the kernel had refused it processes and threads beyond its limit" in view.last_exit
+        assert view.exceeded == {"processes": 1}
         shown = stage.view("busy").in_force or {}
         found.append(Path(shown["cgroup"]))
         await until(lambda: "\nnr_throttled 0\n" not in (found[0] / "cpu.stat").read_text())

@@ -251,5 +251,8 @@ def test_one_that_was_stopped_with_another_says_with_which(tmp_path: Path) -> No
         await stage.supervisor.stop("base")
         notes = {view.name: view.note for view in stage.supervisor.snapshot()}
         assert notes == {"base": "", **dict.fromkeys(("middle", "top"), "was stopped with base, which it needs")}
+        with stage.by_hand("middle"):
+            await stage.reaches("middle", "running")
+            assert stage.view("middle").note == ""
 
     play(tmp_path, scenario)

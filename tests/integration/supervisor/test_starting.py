@@ -157,7 +157,10 @@ def test_a_command_that_no_system_can_run_and_a_data_folder_that_cannot_be_made_
         (tmp_path / "data" / "homeless").write_text("in the way")
         await stage.supervisor.start_all()
         assert "cannot run its command: embedded null byte" in stage.view("zero").error
-        assert f"cannot run {tmp_path / 'data' / 'homeless'}: File exists" in stage.view("homeless").error
+        assert (
+            f"cannot make its data directory {tmp_path / 'data' / 'homeless'}: File exists"
+            in stage.view("homeless").error
+        )
 
     play(tmp_path, scenario)
 

@@ -6,10 +6,14 @@ import sys
 
 from plugin_sdk import Plugin
 
-if "COPY" not in os.environ:
-    subprocess.Popen([sys.executable, __file__], env={**os.environ, "COPY": "yes"})
-
 plugin = Plugin("registers_twice")
+
+
+@plugin.on_start()
+def start() -> None:
+    # Not before it is registered itself, or the copy might be the first.
+    if "COPY" not in os.environ:
+        subprocess.Popen([sys.executable, __file__], env={**os.environ, "COPY": "yes"})
 
 
 @plugin.service("whoami")

@@ -74,14 +74,14 @@ def test_a_group_that_cannot_hand_on_controllers_is_left_as_it_was_found(tree: P
     assert (tree / "cgroup.procs").read_text() == "0", "the broker is back where it was"
 
 
-def test_what_the_kernel_did_is_told_when_the_plugin_has_ended(tree: Path) -> None:
+def test_what_the_kernel_did_is_told(tree: Path) -> None:
     made = groups(tree)
     folder = Path(made.open("hello", LIMITS))
     (folder / "memory.events").write_text("low 0\nmax 12\noom 1\noom_kill 1\n")
     (folder / "pids.events").write_text("max 0\n")
-    assert made.close("hello") == {"memory"}
+    assert (made.kept("hello", "memory"), made.kept("hello", "processes")) == (1, 0)
     (folder / "pids.events").write_text("max 3\n")
-    assert made.close("hello") == {"memory", "processes"}
+    assert made.kept("hello", "processes") == 3
 
 
 def test_in_a_container_the_broker_leaves_the_top_of_the_tree_too(tree: Path) -> None:
@@ -98,7 +98,7 @@ def test_an_empty_group_is_removed(tree: Path) -> None:
     folder = Path(made.open("hello", LIMITS))
     for file in folder.iterdir():
         file.unlink()  # the kernel's files go with their group
-    assert made.close("hello") == frozenset()
+    made.close("hello")
     assert not folder.exists()
 
 
@@ -123,4 +123,5 @@ def test_where_there_are_no_groups_the_reason_is_told(tree: Path, spoil: object,
     made = groups(tree)
     assert reason in made.missing
     assert made.open("hello", LIMITS) == ""
-    assert made.close("hello") == frozenset()
+    made.close("hello")
+    assert made.kept("hello", "memory") == 0
