@@ -17,11 +17,11 @@ from packaging.version import Version
 from broker.packages.archive import open_archive
 from broker.packages.build import add_signature, build, write_zip
 from broker.packages.keys import make_recipient_pair
-from broker.supervisor import landlock
 from plugin_sdk import CallError, connect
 from tests.e2e.mesh import Mesh, eventually
 from tests.e2e.packages import Maker, audited, traces
 from tests.e2e.test_sandbox import CURIOUS
+from tests.kernel import needs_landlock
 from tests.unit.packages.making import FILES_OF_SMALL, Raw, manifest_of, package_of, raw_zip
 
 DIES = "raise SystemExit('cannot run')"
@@ -364,7 +364,7 @@ class TestCrashes:
         assert mesh.plugin("small") == {}
 
 
-@pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
+@needs_landlock()
 def test_what_came_as_a_package_is_in_a_sandbox_unless_the_operator_says_otherwise(mesh: Mesh, maker: Maker) -> None:
     mesh.run()
     assert mesh.cli("install", str(maker.file("small", "1.0.0", CURIOUS)), "--yes").returncode == 0

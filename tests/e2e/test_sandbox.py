@@ -6,10 +6,9 @@ import json
 import os
 import signal
 
-import pytest
-
 from broker.supervisor import bubblewrap, landlock
 from tests.e2e.mesh import Mesh
+from tests.kernel import needs_bubblewrap, needs_landlock
 
 CURIOUS = """
 @plugin.service("read")
@@ -24,7 +23,7 @@ async def save() -> str:
 """
 
 
-@pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
+@needs_landlock()
 def test_a_plugin_in_a_sandbox_works_but_cannot_become_the_operator(mesh: Mesh) -> None:
     (mesh.home / "broker.toml").write_text(
         "[plugin_manager]\nenable_sandbox = true\nmax_memory = 300\n[bus]\nheartbeat_secs = 1\n"
@@ -45,7 +44,7 @@ def test_a_plugin_in_a_sandbox_works_but_cannot_become_the_operator(mesh: Mesh) 
     assert not [each for each in shown["in_force"]["missing"] if not each.startswith("memory: not kept by the kernel")]
 
 
-@pytest.mark.skipif(bool(bubblewrap.trouble()), reason=f"bubblewrap: {bubblewrap.trouble()}")
+@needs_bubblewrap
 def test_a_plugin_in_bubblewrap_works_is_told_by_its_own_process_and_ends_in_order(mesh: Mesh) -> None:
     mesh.add_plugin("curious", CURIOUS, "sandbox: {mode: required, bubblewrap: true}\n")
     mesh.run()

@@ -14,9 +14,7 @@ from broker.supervisor.discovery import Installed, read_folder
 from broker.supervisor.process import Surroundings
 from broker.supervisor.processes import descendants, stat
 from tests.integration.supervisor.test_process import Bench, run, wrote
-
-needs_bubblewrap = pytest.mark.skipif(bool(bubblewrap.trouble()), reason=f"bubblewrap: {bubblewrap.trouble()}")
-needs_landlock = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
+from tests.kernel import needs_bubblewrap, needs_landlock
 
 # Tries everything that the arguments name and prints what came of it.
 TRIES = """
@@ -88,7 +86,7 @@ def test_a_plugin_without_a_sandbox_reaches_what_its_user_reaches(tmp_path: Path
     assert told == {"missing": []}
 
 
-@needs_landlock
+@needs_landlock()
 def test_a_sandboxed_plugin_has_its_own_data_and_the_system_to_read(tmp_path: Path) -> None:
     data = tmp_path / "data" / "curious"
     tries = (f"write:{data}/own", f"read:{data}/own", f"remove:{data}/own", "read:/etc/hostname", "run:/bin/true")
@@ -100,7 +98,7 @@ def test_a_sandboxed_plugin_has_its_own_data_and_the_system_to_read(tmp_path: Pa
     assert told["landlock"] == landlock.version()
 
 
-@needs_landlock
+@needs_landlock()
 def test_a_sandboxed_plugin_reaches_neither_keys_nor_other_plugins_nor_their_files(tmp_path: Path) -> None:
     secret = tmp_path / "keys" / "client.key"
     secret.parent.mkdir()
@@ -113,13 +111,13 @@ def test_a_sandboxed_plugin_reaches_neither_keys_nor_other_plugins_nor_their_fil
     assert met == dict.fromkeys(met, "PermissionError")
 
 
-@pytest.mark.skipif(landlock.version() < 6, reason="signals are denied from version 6 of Landlock on")
+@needs_landlock(6)  # from it on signals are denied
 def test_a_sandboxed_plugin_cannot_signal_others(tmp_path: Path) -> None:
     met, _ = outcome(tmp_path, plugin(tmp_path, "sandbox: {mode: required}\n", f"signal:{os.getpid()}"))
     assert met[f"signal:{os.getpid()}"] == "PermissionError"
 
 
-@needs_landlock
+@needs_landlock()
 def test_further_paths_are_opened_as_the_manifest_and_the_operator_say(tmp_path: Path) -> None:
     asked, ordered = tmp_path / "asked", tmp_path / "ordered"
     for folder in (asked, ordered, tmp_path / "config"):
@@ -136,7 +134,7 @@ def test_further_paths_are_opened_as_the_manifest_and_the_operator_say(tmp_path:
     assert met[f"write:{ordered}/file"] == "done"
 
 
-@needs_landlock
+@needs_landlock()
 def test_the_operator_may_switch_a_sandbox_off_and_the_plugin_may_not(tmp_path: Path) -> None:
     secret = tmp_path / "client.key"
     secret.write_text("key")
