@@ -35,6 +35,8 @@ from plugin_sdk.wire.subjects import check_name, check_pattern, check_subject, i
 
 SHORTEST_BURST = 4  # below that, looking for a burst costs what it saves
 LARGEST_BURST = 4 * FRAME_TARGET  # bytes; it becomes one frame, whatever the heads add to it
+# On average, of those that are remembered: a few hundred bytes each, so that many who listen to all must count, too.
+TARGETS_PER_SUBJECT = 8
 IDS_PER_EVENT = 64  # credit does not count the ids in a head, so they must not outweigh what it counts
 
 
@@ -62,6 +64,7 @@ class Events:
         self._seed = seed
         self._tree: SubjectTree[Subscription] = SubjectTree()
         self._routes: dict[str, Route] = {}
+        self._remembered = 0  # subscriptions that these lead to
         self._turns: dict[str, Turn] = {}
         self.retained = Retained(limits.retained_subjects, limits.retained_bytes)
         self.slow: dict[Outbox, str] = {}
@@ -298,9 +301,8 @@ class Events:
 
     def _resolve(self, subject: str) -> Route:
         check_subject(subject)
-        if len(self._routes) >= self._limits.cached_subjects:
-            self._routes.clear()
         found = sorted(self._tree.match(subject), key=_order)
+        self._remember(len(found))
         grouped: dict[str, list[Target]] = {}
         targets: list[Target] = []
         for _, subscriptions in groupby(found, key=_order):
@@ -310,6 +312,16 @@ class Events:
         groups = [Group(members, self._turn(name)) for name, members in grouped.items()]
         route = self._routes[subject] = Route(targets, groups, is_reserved(subject))
         return route
+
+    def _remember(self, subscriptions: int) -> None:
+        """Make room for one more route, which leads to so many subscriptions."""
+        if not self._routes:
+            self._remembered = 0
+        most = self._limits.cached_subjects
+        if len(self._routes) >= most or self._remembered >= TARGETS_PER_SUBJECT * most:
+            self._routes.clear()
+            self._remembered = 0
+        self._remembered += subscriptions
 
     def _turn(self, group: str) -> Turn:
         # Subscribing again and again under new group names must not grow this for ever.

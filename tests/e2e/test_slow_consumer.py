@@ -169,6 +169,7 @@ def test_a_client_that_is_behind_with_many_large_answers_gets_them_all(mesh: Mes
         eventually(lambda: mesh.plugin("library")["services"][0]["outstanding"] == 0, 20, "all are answered")
         reader.send_signal(signal.SIGCONT)
         assert reader.stdout.readline() == "True\n"
+    assert mesh.stop() == 0, mesh.text()
 
 
 HOARD = """

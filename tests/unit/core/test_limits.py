@@ -2,6 +2,7 @@
 
 import pytest
 
+from broker.core.events import TARGETS_PER_SUBJECT
 from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import encode_frame
 from plugin_sdk.wire.limits import DEFAULT_LIMITS, Limits
@@ -104,6 +105,18 @@ def test_the_longest_timeout_is_a_day() -> None:
     server.serve("server.x")
     peer.call("server.x", timeout=DEFAULT_LIMITS.timeout_ms / 1000)
     assert server.requests()[0].timeout_ms == 24 * 3600 * 1000
+
+
+def test_routes_to_many_subscriptions_are_remembered_for_fewer_subjects() -> None:
+    mesh = Mesh(Limits(cached_subjects=10))
+    readers, publisher = [mesh.client() for _ in range(20)], mesh.client()
+    for reader in readers:
+        reader.subscribe("a.*")
+    for number in range(30):
+        publisher.publish(f"a.{number}")
+    remembered = mesh.router.events._routes.values()
+    assert sum(len(route.targets) for route in remembered) <= 10 * TARGETS_PER_SUBJECT
+    assert all(len(reader.events()) == 30 for reader in readers)
 
 
 def test_the_routes_remembered_are_bounded_and_forgetting_them_loses_nothing() -> None:
