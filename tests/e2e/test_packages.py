@@ -199,7 +199,7 @@ def test_a_bad_package_is_refused_with_the_reason_and_leaves_nothing(mesh: Mesh,
     assert traces(mesh) == []
     dropped = mesh.home / "plugins" / "small-1.0.0.spk"
     dropped.write_bytes(data)
-    mesh.ask("$broker.reload_config")
+    mesh.cli("reload-config")
     assert [
         each for each in mesh.status()["broker"]["warnings"] if each.startswith("small-1.0.0.spk: ") and text in each
     ]
