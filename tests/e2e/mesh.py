@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -33,7 +34,9 @@ def eventually(condition: Callable[[], Any], within: float = 10.0, what: str = "
 
 
 class Mesh:
-    """One broker on a home of its own."""
+    """One broker on a home of its own, which begins with a copy of `database` unless that is None."""
+
+    database: Path | None = None
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -51,6 +54,8 @@ class Mesh:
 
     def spawn(self, *options: str) -> subprocess.Popen[bytes]:
         """Start the broker without waiting."""
+        if self.database and self.home.is_dir() and not (self.home / "broker.db").exists():
+            shutil.copy(self.database, self.home)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "broker", "run", *options], env=self.environ, stdout=log, stderr=log

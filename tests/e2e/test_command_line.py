@@ -53,23 +53,24 @@ def test_a_setting_of_the_environment_goes_before_the_file(mesh: Mesh) -> None:
     assert "shutdown.timeout_secs = 60" in mesh.cli("check").stdout
 
 
-def test_the_schema_goes_forward_and_back(new_mesh: Mesh) -> None:
-    new_mesh.home.joinpath("plugins").mkdir()
-    newest = new_mesh.cli("db", "upgrade").stdout.strip()
-    assert newest == new_mesh.cli("db", "current").stdout.strip() != "base"
-    assert new_mesh.cli("db", "downgrade", "base").stdout.strip() == "base"
-    assert new_mesh.cli("db", "current").stdout.strip() == "base"
+def test_the_schema_goes_forward_and_back(mesh: Mesh) -> None:
+    mesh.home.joinpath("plugins").mkdir()
+    newest = mesh.cli("db", "upgrade").stdout.strip()
+    assert newest == mesh.cli("db", "current").stdout.strip() != "base"
+    assert mesh.cli("db", "downgrade", "base").stdout.strip() == "base"
+    assert mesh.cli("db", "current").stdout.strip() == "base"
 
 
-def test_the_schema_is_not_changed_under_a_running_broker(new_mesh: Mesh) -> None:
-    broker = new_mesh.run()
+def test_the_schema_is_not_changed_under_a_running_broker(mesh: Mesh) -> None:
+    mesh.database = None
+    broker = mesh.run()
     for verb in (("upgrade",), ("downgrade", "base")):
-        refused = new_mesh.cli("db", *verb)
+        refused = mesh.cli("db", *verb)
         assert refused.returncode == 1
         assert f"stop it first (kill {broker.pid})" in refused.stderr
-    assert new_mesh.cli("db", "current").returncode == 0
-    assert new_mesh.stop() == 0
-    assert new_mesh.cli("db", "downgrade", "base").stdout.strip() == "base"
+    assert mesh.cli("db", "current").returncode == 0
+    assert mesh.stop() == 0
+    assert mesh.cli("db", "downgrade", "base").stdout.strip() == "base"
 
 
 def test_ctrl_c_ends_a_tap_without_a_trace(mesh: Mesh) -> None:

@@ -23,9 +23,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
-def mesh(new_mesh: Mesh) -> Mesh:
+def mesh(mesh: Mesh) -> Mesh:
     """A home as it is after the installation."""
-    return new_mesh
+    mesh.database = None
+    return mesh
 
 
 def fenced(text: str, language: str) -> list[str]:

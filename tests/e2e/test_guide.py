@@ -27,9 +27,10 @@ class Step:
 
 
 @pytest.fixture
-def mesh(new_mesh: Mesh) -> Mesh:
+def mesh(mesh: Mesh) -> Mesh:
     """A home as it is after the installation."""
-    return new_mesh
+    mesh.database = None
+    return mesh
 
 
 def steps(text: str) -> Iterator[Step]:

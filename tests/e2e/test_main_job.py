@@ -16,9 +16,10 @@ LOGIN = '{"user_id": "12345"}'
 
 
 @pytest.fixture
-def mesh(new_mesh: Mesh) -> Mesh:
+def mesh(mesh: Mesh) -> Mesh:
     """A home as it is after the installation."""
-    return new_mesh
+    mesh.database = None
+    return mesh
 
 
 def start_demo(mesh: Mesh, *options: str) -> None:

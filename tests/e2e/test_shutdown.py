@@ -38,6 +38,7 @@ if os.fork() == 0:
     while True:
         signal.pause()
 async def hang(*_):
+    print("I hear nothing any more", flush=True)
     time.sleep(600)
 plugin.on_stop()(hang)
 plugin.on_cleanup()(hang)
@@ -237,7 +238,8 @@ def test_three_signals_force_the_end_and_leave_no_process(mesh: Mesh) -> None:
     mesh.wait_for("deaf")
     family = mesh.family()
     signals(mesh)
-    says(mesh, "stop plugins (2 of 5), within")
+    written = mesh.home / "logs" / "deaf.log"
+    eventually(lambda: written.exists() and "I hear nothing" in written.read_text(), 15, "it was told to clean up")
     signals(mesh, signal.SIGINT)
     signals(mesh, signal.SIGQUIT)
     status, took = ends(mesh, 5)

@@ -168,7 +168,7 @@ def test_a_failed_start_says_so_in_its_trace(traced: Mesh, receiver: Receiver) -
 
 
 def test_the_phases_of_a_shutdown_and_a_migration_are_spans(traced: Mesh, receiver: Receiver) -> None:
-    (traced.home / "broker.db").unlink()
+    traced.database = None
     traced.add_plugin("small")
     traced.run()
     traced.wait_for("small")

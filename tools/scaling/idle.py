@@ -41,7 +41,15 @@ def _cpu_secs(broker: Broker) -> float:
     """CPU time of the broker, its launcher and the guards of plugins, but not of the plugins."""
     process = psutil.Process(broker.pid)
     family = [process, *process.children(recursive=True)]
-    return sum(_own_cpu_secs(each.pid) for each in family if "main.py" not in each.cmdline())
+    return sum(_own_cpu_secs(each.pid) for each in family if _is_of_broker(each))
+
+
+def _is_of_broker(process: psutil.Process) -> bool:
+    """Whether a process is not a plugin, nor one that has ended by now."""
+    try:
+        return "main.py" not in process.cmdline()
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _own_cpu_secs(pid: int) -> float:
