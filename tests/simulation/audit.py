@@ -336,7 +336,12 @@ class Audit:
     def _lose_frame(self, account: Account, frame: bytes) -> None:
         for packet in decode_frame(frame, _ANY)[1]:
             if type(packet) is p.Event:
-                self._lose((account.group_of(each) for each in packet.subscriptions), packet.payload)
+                self._lose((self._group_of(account, each) for each in packet.subscriptions), packet.payload)
+
+    def _group_of(self, account: Account, number: int) -> str | None:
+        # What the very frame has made that ends the session, its account does not know yet.
+        made = self._made.get((account.session.number, number))
+        return made.group if made is not None else account.group_of(number)
 
     def _lose(self, groups: Iterable[str | None], payload: Raw | bytes) -> None:
         for group in groups:
