@@ -90,14 +90,16 @@ class Keeper:
 
     async def accompany(self, unit: Unit, session: int) -> None:
         """Lives the life of a plugin that was started by hand, from its registration to its end."""
-        await self._live(unit, self._visit(unit, session))
+        await self._live(unit, self._visits(unit, session))
 
-    async def greet(self, unit: Unit, session: int) -> None:
-        """Gives a further process of a plugin what it needs to begin."""
+    async def greet(self, unit: Unit, session: int) -> bool:
+        """Gives a further process of a plugin what it needs to begin; returns whether it has begun."""
         try:
             await self._starter.greet(unit, session)
         except (StepFailed, StepRefused) as error:
             logger.error("a further process of plugin %s did not start: %s", unit.plugin_id, error)
+            return False
+        return True
 
     async def _live(self, unit: Unit, life: Coroutine[Any, Any, None]) -> None:
         try:
@@ -113,12 +115,28 @@ class Keeper:
             text = f"supervising plugin {unit.plugin_id!r} failed: {error!r}; this is a defect of the broker"
             unit.fail(text, Cause.DEFECT)
 
+    async def _visits(self, unit: Unit, session: int) -> None:
+        await self._visit(unit, session)
+        # A process that was killed and started anew may have come before its end was noted, as a further one.
+        while begun := [each for each, greeting in unit.further.items() if not greeting.done() or greeting.result()]:
+            session = begun[0]
+            if not await asyncio.shield(unit.further[session]) or session not in unit.further:
+                continue
+            del unit.further[session]
+            unit.attach(session)
+            for trigger in (Trigger.ADOPT, Trigger.INITIALIZED, Trigger.STARTED):
+                unit.move(trigger)
+            await self._stay(unit)
+
     async def _visit(self, unit: Unit, session: int) -> None:
         try:
             await self._starter.prepare(unit, session)
         except (StepFailed, StepRefused) as error:
             unit.fail(f"plugin {unit.plugin_id!r}, started by hand, did not start: {error}", Cause.START)
             return
+        await self._stay(unit)
+
+    async def _stay(self, unit: Unit) -> None:
         self._has_come_up(unit)
         assert unit.lost is not None
         reason = await asyncio.shield(unit.lost)

@@ -75,8 +75,7 @@ class Lives:
             if self.closing:
                 return
             if unit.active or unit.session not in (None, session):
-                unit.further.add(session)
-                self.own(self._keeper.greet(unit, session))
+                unit.further[session] = self.own(self._keeper.greet(unit, session))
                 return
             await end_life(unit)
             unit.managed, unit.claimed_version = False, version

@@ -364,7 +364,7 @@ class Supervisor:
         if unit is None:
             return
         self._upgrades.session_lost(plugin_id, session, reason)
-        unit.further.discard(session)
+        unit.further.pop(session, None)
         if unit.session == session:
             unit.detach(reason)
 

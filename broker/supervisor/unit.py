@@ -69,8 +69,8 @@ class Unit:
         self.process: Process | None = None
         self.session: int | None = None
         self.lost: asyncio.Future[str] | None = None
-        # Sessions of further processes of this plugin that were started by hand.
-        self.further: set[int] = set()
+        # Sessions of further processes of this plugin that were started by hand, and whether they could be started.
+        self.further: dict[int, asyncio.Task[bool]] = {}
         # Whether its process is to stand by until a switch.
         self.standby = False
         self.settled = asyncio.Event()

@@ -223,6 +223,38 @@ def test_a_plugin_started_by_hand_that_refuses_its_configuration_fails_and_can_b
     play(tmp_path, scenario)
 
 
+def test_who_comes_before_the_end_of_its_predecessor_was_noted_takes_its_place(tmp_path: Path) -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.supervisor.start_all()
+        with stage.by_hand("guest", {"answers": {"initialize": "hang"}}) as first:
+            await stage.reaches("guest", "initializing")
+            with stage.by_hand("guest") as second:
+                await until(lambda: starts(stage, "guest") == 1)
+                first.kill()
+                view = await stage.reaches("guest", "running")
+                assert (view.error, stage.records.status["guest"]) == ("", (2, None))
+                second.kill()
+                await stage.reaches("guest", "stopped")
+
+    play(tmp_path, scenario)
+
+
+def test_of_two_processes_by_hand_the_one_that_stays_is_the_plugin(tmp_path: Path) -> None:
+    async def scenario(stage: Stage) -> None:
+        await stage.supervisor.start_all()
+        with stage.by_hand("guest") as first:
+            await stage.reaches("guest", "running")
+            with stage.by_hand("guest") as second:
+                await until(lambda: starts(stage, "guest") == 2)
+                first.kill()
+                await until(lambda: stage.view("guest").runs == 2)
+                assert (stage.view("guest").state, stage.view("guest").error) == ("running", "")
+                second.kill()
+                await stage.reaches("guest", "stopped")
+
+    play(tmp_path, scenario)
+
+
 def test_an_unusable_configuration_of_a_plugin_started_by_hand_is_told(tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         await stage.supervisor.start_all()
