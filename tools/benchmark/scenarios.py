@@ -53,7 +53,7 @@ REQUESTS = (
 # From where an event is all there is to where it does something: what a span costs is the same. Longer than the others,
 # so that what tracing costs at the start of a process does not count for more than it does in a real one.
 TRACING = (
-    Events(1, 1, full=Size(400_000, 2_000), quick=Size(20_000, 500)),
+    Events(1, 1, full=Size(4_000_000, 20_000), quick=Size(20_000, 500)),
     Requests(1, full=Size(10_000, 300), quick=Size(400, 50)),
-    Requests(64, full=Size(100_000, 300), quick=Size(4_000, 50)),
+    Requests(64, full=Size(500_000, 3_000), quick=Size(4_000, 50)),
 )
