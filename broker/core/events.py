@@ -105,7 +105,8 @@ class Events:
             raise BusError("bad_packet", f"there is no subscription {packet.subscription} in this session")
         self._tree.remove(subscription.pattern, subscription)
         self._routes.clear()
-        session.dropped += subscription.dropped
+        session.losses.events += subscription.dropped
+        subscription.heir = session.losses
         session.outbox.add(encode(p.Ok(packet.ref)))
         subscription.lane.users -= 1
         return [] if subscription.lane.users else self._retire(session, subscription.lane)

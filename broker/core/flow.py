@@ -23,8 +23,18 @@ MAX_LANES = 16
 
 
 @dataclass(slots=True, eq=False)
+class Losses:
+    """How many events the subscriptions of a session have lost that have ended since."""
+
+    events: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class Subscription:
-    """One SUBSCRIBE in force; `last` while it still has to get the last values."""
+    """One SUBSCRIBE in force; `last` while it still has to get the last values.
+
+    What waits for it when it ends is still sent, or dropped: `heir` then takes over its count.
+    """
 
     id: int
     pattern: str
@@ -32,6 +42,7 @@ class Subscription:
     lane: Lane
     dropped: int = 0
     last: bool = False
+    heir: Losses | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -194,6 +205,8 @@ class Lane:
         self.dropped += 1
         for subscription in event.target.subscriptions:
             subscription.dropped += 1
+            if subscription.heir is not None:
+                subscription.heir.events += 1
 
     def _lose_owners(self, amount: int) -> None:
         # Part of what publishers owe has been sent to the peer long ago: it lags, but nothing of that waits here.

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Raw, Struct
 
-from broker.core.flow import Lane, Subscription
+from broker.core.flow import Lane, Losses, Subscription
 from broker.core.grants import UNRESTRICTED, Permissions, Verdicts, verdicts
 from plugin_sdk.wire.outbox import Outbox
 
@@ -86,7 +86,7 @@ class Session:
     serving: dict[int, Pending] = field(default_factory=dict)
     held: int = 0  # bytes of its calls that wait at the broker for an instance with room
     published: int = 0
-    dropped: int = 0  # events that subscriptions lost which have ended since
+    losses: Losses = field(default_factory=Losses)
     errors: int = 0
     routed: bool = True
     may_publish: Verdicts | None = None

@@ -127,7 +127,7 @@ def view_session(session: Session, now: float) -> SessionView:
             ServiceView(name, each.outstanding, each.served, each.limit) for name, each in session.instances.items()
         ),
         published=session.published,
-        dropped=session.dropped + sum(each.dropped for each in session.subscriptions.values()),
+        dropped=session.losses.events + sum(each.dropped for each in session.subscriptions.values()),
         errors=session.errors,
         calls=len(session.calls),
         serving=len(session.serving),

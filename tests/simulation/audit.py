@@ -379,7 +379,7 @@ class Audit:
             if account.calls:
                 self._fault(f"requests {sorted(account.calls)} of {account.session.name} were never answered")
             ended = sum(each.record.dropped for each in account.ended.values())
-            if account.session.dropped != ended:
+            if account.session.losses.events != ended:
                 self._fault(f"subscriptions of {account.session.name} that ended had lost {ended} events")
         for interest in [each for one in accounts for each in (*one.interests.values(), *one.ended.values())]:
             counted = interest.record.dropped

@@ -168,9 +168,9 @@ def _lanes_have_no_bound(full: Callable[..., Any]) -> Any:
 
 def _drops_are_forgotten_with_their_subscription(unsubscribe: Callable[..., Any]) -> Callable[..., Any]:
     def mutated(self: Events, session: Session, packet: p.Unsubscribe) -> list[Outbox]:
-        dropped = session.dropped
+        dropped = session.losses.events
         freed: list[Outbox] = unsubscribe(self, session, packet)
-        session.dropped = dropped
+        session.losses.events = dropped
         return freed
 
     return mutated

@@ -110,3 +110,16 @@ def test_drops_of_a_subscription_are_counted_beyond_its_end(mesh: Mesh) -> None:
     reader.unsubscribe(number)
     (view,) = [each for each in mesh.router.snapshot(mesh.now).sessions if each.name == "reader"]
     assert (view.subscriptions, view.dropped) == ((), 3)
+
+
+def test_what_waits_for_a_subscription_that_ended_is_counted_when_it_is_dropped(mesh: Mesh) -> None:
+    reader, web = mesh.plugin("reader"), mesh.client("web")
+    first = reader.subscribe("a", overflow="drop_oldest", max_pending=1)
+    reader.subscribe("b", overflow="drop_oldest", max_pending=1)
+    reader.spend_credit()
+    web.publish("a")
+    reader.unsubscribe(first)
+    web.publish("b")
+    web.publish("b")
+    (view,) = [each for each in mesh.router.snapshot(mesh.now).sessions if each.name == "reader"]
+    assert ([each.dropped for each in view.subscriptions], view.dropped) == ([1], 2)
