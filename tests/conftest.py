@@ -26,8 +26,9 @@ def _refuse_skip(report: Outcome) -> Outcome:
 
 
 def pytest_configure() -> None:
-    # A test that kills a process which is just writing down what it covered leaves half a file behind.
-    warnings.filterwarnings("ignore", "Couldn't use data file", CoverageWarning)
+    # A test that kills a process which is just writing down what it covered leaves half a file, or an empty one. That says
+    # something of the measurement and nothing of the product, so it is shown and is no error.
+    warnings.simplefilter("default", CoverageWarning)
     # A script starts what goes into its background deaf to SIGINT, and deaf would be all that the tests start.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

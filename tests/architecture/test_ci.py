@@ -38,3 +38,17 @@ def test_a_skip_is_a_failure_in_ci(tmp_path: Path) -> None:
         environ = {"PATH": "/usr/bin:/bin", "CI": ci}
         done = subprocess.run(command, capture_output=True, text=True, env=environ, cwd=tmp_path, timeout=30)
         assert done.returncode == status, done.stdout
+
+
+def test_the_half_written_coverage_of_a_killed_process_does_not_end_the_run(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_bytes((ROOT / "tests" / "conftest.py").read_bytes())
+    (tmp_path / "setup.cfg").write_text("[tool:pytest]\nfilterwarnings = error\n[coverage:run]\nparallel = True\n")
+    (tmp_path / "measured.py").write_text("ANSWER = 42\n")
+    (tmp_path / "test_it.py").write_text("def test_it():\n    import measured\n    assert measured.ANSWER == 42\n")
+    for number, torn in enumerate((b"", b"SQLite format 3\0 and no more", b"xyz")):
+        (tmp_path / f".coverage.machine.pid{number}.XXaBcDex").write_bytes(torn)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--cov=measured", "--cov-append"]
+    environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environ, cwd=tmp_path, timeout=30)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.count("CoverageWarning") + done.stdout.count("CoverageWarning") >= 3, done.stdout + done.stderr
