@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any, TypeVar
 
 from msgspec import Raw
 
 from plugin_sdk.calls import decode_reply
 from plugin_sdk.handlers import THREADS, Handler, HandlerThreads
+from plugin_sdk.heads import Settled
 from plugin_sdk.inlets import Inlets
 from plugin_sdk.options import ServiceOptions, SubscribeOptions
 from plugin_sdk.outgoing import call_options, milliseconds, pack
@@ -43,6 +44,8 @@ class Bus:
         self._inlets: Inlets[Subscription] = Inlets(peer, self.threads)
         self._servers = Servers(peer, self.threads)
         self._heads: dict[str, bytes] = {}
+        # Of a bus that leaves traces: gives something false for each event that nothing of the kind is to be done for.
+        self._gate: Iterator[object] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -91,6 +94,17 @@ class Bus:
                 when the plugin was not granted the subject.
             ConnectionLost: there is no broker.
         """
+        gate = self._gate
+        if gate is not None:
+            # Asked here, as one more function on the way would cost a small event a sixth of its time.
+            if headers is None:
+                found = next(gate, True)
+                if found:
+                    await self._publish_traced(subject, data, None, retain, found is True)
+                    return
+            elif type(headers) is not Settled:
+                await self._publish_traced(subject, data, headers, retain)
+                return
         payload = pack(data, headers, subject, self._peer.max_payload)
         cost = len(payload) + EVENT_OVERHEAD
         head = (self._heads.get(subject) if not retain else None) or self._head(subject, retain)
@@ -243,6 +257,12 @@ class Bus:
     def request_figures(self) -> HandlerStats:
         """The same of services."""
         return self._servers.tally.total()
+
+    async def _publish_traced(
+        self, subject: str, data: Any, headers: dict[str, str] | None, retain: bool, is_due: bool = False
+    ) -> None:
+        """Settle what the headers say of a trace, and publish; `is_due` when the gate has come to its end."""
+        raise NotImplementedError
 
     def _head(self, subject: str, retain: bool) -> bytes:
         check_subject(subject)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from itertools import repeat
 from time import monotonic
 from typing import Any
 
@@ -77,6 +78,12 @@ def _current_task() -> object:
         return None
 
 
+class Settled(dict[str, str]):
+    """Headers of which it is settled what they say of a trace."""
+
+    __slots__ = ()
+
+
 class Heads:
     """Begins traces.
 
@@ -103,7 +110,13 @@ class Heads:
             self.left -= 1.0
             return False
         self.left = self._gap()
-        return self._affordable()
+        return self.affords()
+
+    def gate(self, look: Callable[[object], object]) -> Iterator[object]:
+        """For each trace that is not to be recorded, what `look` gives for None; it ends before one that is drawn."""
+        # Both in one step, which no Python code is part of.
+        gap = self._gap()
+        return map(look, repeat(None) if gap == math.inf else repeat(None, int(gap)))
 
     def among(self, number: int) -> list[int]:
         """Which of the next so many traces are to be recorded, by their position."""
@@ -111,7 +124,7 @@ class Heads:
         while self.left < number:
             at = self.left
             self.left = at + 1 + self._gap()
-            if self._affordable():
+            if self.affords():
                 found.append(int(at))
         self.left -= number
         return found
@@ -135,7 +148,8 @@ class Heads:
             return math.inf
         return float(math.floor(math.log(1.0 - random.random()) / math.log1p(-self._ratio)))
 
-    def _affordable(self) -> bool:
+    def affords(self) -> bool:
+        """Whether a trace that was drawn may be recorded, by the rate; counts it in `withheld` when it may not."""
         if self._rate == math.inf:
             return True
         now = monotonic()

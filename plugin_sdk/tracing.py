@@ -15,15 +15,15 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
 from plugin_sdk.client import DEFAULT_TIMEOUT, Bus, options_of
-from plugin_sdk.events import Event
+from plugin_sdk.events import Event, bare_aside
 from plugin_sdk.handlers import THREADS, Handler
-from plugin_sdk.heads import Hand, Heads
+from plugin_sdk.heads import Hand, Heads, Settled
 from plugin_sdk.inlets import Inlets
 from plugin_sdk.jobs import Job
 from plugin_sdk.options import ServiceOptions, SubscribeOptions
 from plugin_sdk.peer import Peer
 from plugin_sdk.services import Servers, Service
-from plugin_sdk.spans import Headers, Spans, carried, context_of, in_hand, is_recorded, links_of, note, stamp_logs
+from plugin_sdk.spans import Headers, Spans, carried, context_of, in_hand, is_recorded, links_of, look, note, stamp_logs
 from plugin_sdk.subscriptions import Subscription
 from plugin_sdk.wire import conventions as c
 from plugin_sdk.wire.codec import decode_payload
@@ -32,7 +32,7 @@ from plugin_sdk.wire.subjects import check_subject
 from plugin_sdk.workers import Workers
 
 Content = tuple[Headers, bytes]
-_publish, _call = Bus.publish, Bus.call
+_call = Bus.call
 _ENVIRONMENT = (c.TRACEPARENT, c.TRACESTATE, c.BAGGAGE)
 
 
@@ -60,6 +60,8 @@ class TracedBus(Bus):
         peer.profile.info["traces"] = True
         self.spans = Spans(peer, heads)
         self._ahead = heads or Heads(1.0)
+        self._gate = self._closed = iter(())
+        peer.add_part(self, {})
         stamp_logs(heads)
 
     @property
@@ -81,27 +83,32 @@ class TracedBus(Bus):
         with self.spans.hearing("register", SpanKind.INTERNAL, {c.PLUGIN: profile.name}, context):
             await super().open()
 
-    def publish(
-        self, subject: str, data: Any = None, *, headers: Headers | None = None, retain: bool = False
-    ) -> Coroutine[Any, Any, None]:
-        """As Bus.publish."""
-        # Not a coroutine function: for what is not recorded, the way must be no longer than that of a Bus.
-        ahead = self._ahead
-        if ahead.left >= 1.0 and headers is None and not carried() and self._peer.traces:
-            # Nearly all of them, with nearly nothing to do: this is Spans.passed_on, written out.
-            ahead.left -= 1.0
-            return _publish(self, subject, data, retain=retain)
-        passed = self.spans.passed_on(headers)
-        if passed is None:
-            return self._publish(subject, data, headers, retain)
-        return Bus.publish(self, subject, data, headers=passed, retain=retain)
+    def reset(self) -> None:
+        """The session is over, and the next broker may not trace."""
+        self._gate = self._closed
 
-    async def _publish(self, subject: str, data: Any, headers: Headers | None, retain: bool) -> None:
+    async def restore(self, timeout: float) -> None:
+        """There is nothing to put into force again."""
+
+    def end(self, error: BusError | None) -> None:
+        """There is nothing to end."""
+
+    async def _publish_traced(
+        self, subject: str, data: Any, headers: Headers | None, retain: bool, is_due: bool = False
+    ) -> None:
+        # Whatever it met there: of the events that begin a trace, the same share is drawn.
+        is_drawn = is_due and self._gate is not self._closed
+        if is_due and self._peer.traces and self.spans.heads is not None:
+            self._gate = self.spans.heads.gate(look)
+        passed = self.spans.passed_on(headers, is_drawn)
+        if passed is not None:
+            await self.publish(subject, data, headers=Settled(passed), retain=retain)
+            return
         attributes = c.publishing(subject)
         if headers and "message-id" in headers:
             attributes[c.MESSAGE_ID] = headers["message-id"]
         with self.spans.saying(f"{c.SEND} {subject}", SpanKind.PRODUCER, attributes, headers) as carrier:
-            await Bus.publish(self, subject, data, headers=carrier, retain=retain)
+            await self.publish(subject, data, headers=Settled(carrier), retain=retain)
 
     def call(
         self,
@@ -178,14 +185,19 @@ class _TracedSubscription(Subscription):
         spans: Spans,
     ) -> None:
         self._spans = spans
-        self._peer, self._quiet = spans.peer, spans.heads is not None
         self._received = c.consuming(c.RECEIVE, pattern, options.group)
         self._processed = c.consuming(c.PROCESS, pattern, options.group)
         super().__init__(inlets, pattern, handler, options)
 
     def _make_workers(self, name: str) -> Workers[Event]:
         self._run: Callable[..., Awaitable[Any]] = self._call
-        self._call = self._take_up_batch if self.options.batch else self._take_up
+        if self.options.batch:
+            self._call = self._take_up_batch
+        elif self._spans.heads is None:
+            self._call = self._take_up
+        else:
+            # Nearly all of them have nothing to say of a trace: this is Spans.taken_up, written out for these.
+            self._call = bare_aside(self._run, self._take_up, self._spans.peer)
         return super()._make_workers(name)
 
     async def __anext__(self) -> Event:
@@ -208,9 +220,6 @@ class _TracedSubscription(Subscription):
         except BusError:
             # The handler is told so if it looks at them.
             headers = {}
-        if not headers and self._quiet and self._peer.traces:
-            # Nearly all of them, with nothing else to do: this is Spans.taken_up, written out.
-            return self._run(event)
         given = self._spans.taken_up(headers)
         return self._run(event) if given is None else self._process(event, given)
 

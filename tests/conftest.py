@@ -26,8 +26,8 @@ def _refuse_skip(report: Outcome) -> Outcome:
 
 
 def pytest_configure() -> None:
-    # A test that kills a process which is just writing down what it covered leaves half a file, or an empty one. That says
-    # something of the measurement and nothing of the product, so it is shown and is no error.
+    # A test that kills a process which is just writing down what it covered leaves half a file, or an empty one. That
+    # says something of the measurement and nothing of the product, so it is shown and is no error.
     warnings.simplefilter("default", CoverageWarning)
     # A script starts what goes into its background deaf to SIGINT, and deaf would be all that the tests start.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -21,7 +21,7 @@ _frames: msgspec.msgpack.Decoder[list[Any]] = msgspec.msgpack.Decoder(list[int |
 _raw_frames = msgspec.msgpack.Decoder(list[Raw])
 _packet: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Packet)
 _array: msgspec.msgpack.Decoder[list[Any]] = msgspec.msgpack.Decoder(list[Any])
-_payload = msgspec.msgpack.Decoder(tuple[dict[str, str], bytes])
+payload_decoder = msgspec.msgpack.Decoder(tuple[dict[str, str], bytes])
 
 _KINDS = frozenset(kind.__struct_config__.tag for kind in Packet.__args__)
 _BIN8 = tuple(b"\xc4" + bytes((length,)) for length in range(256))
@@ -91,7 +91,7 @@ def decode_payload(payload: Raw | bytes) -> tuple[dict[str, str], bytes]:
         RemoteProtocolError: code `bad_packet` when it is not `[map of str to str, bin]`.
     """
     try:
-        return _payload.decode(payload)
+        return payload_decoder.decode(payload)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         text = f"a payload is [map of strings, bin]: {error}"
         raise RemoteProtocolError("bad_packet", text) from None

@@ -220,6 +220,45 @@ async with client.subscribe("item.*", on_batch, batch=2, batch_wait=5.0):
     assert program.spans("send item.a") == []
 
 
+def test_what_is_said_within_a_trace_changes_nothing_of_how_many_begin(program: Program) -> None:
+    work = """
+from opentelemetry.context import attach, detach
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+within = set_span_in_context(NonRecordingSpan(SpanContext(1, 2, False, TraceFlags(0))))
+client._peer.traces = True
+for _ in range(1000):
+    await client.publish("root")
+    token = attach(within)
+    for _ in range(3):
+        await client.publish("within")
+    detach(token)
+"""
+    ratio = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.5"}
+    shop(program, work, **ratio, BROKER_TRACES_PER_SEC="inf", OTEL_BSP_MAX_QUEUE_SIZE="5000")
+    # Ten sigma.
+    assert abs(len(program.spans("send root")) - 500) < 160
+    assert not program.spans("send within")
+
+
+def test_under_a_broker_that_traces_no_more_every_event_says_again_that_it_is_not_recorded(program: Program) -> None:
+    work = """
+seen = []
+async with client.subscribe("item", lambda event: seen.append("traceparent" in event.headers)):
+    for traces, number in ((True, 20), (False, 40)):
+        client._peer.traces = traces
+        client._peer.reconnect("for the test")
+        await client.ready()
+        client._peer.traces = traces
+        for _ in range(20):
+            await client.publish("item")
+        while len(seen) < number:
+            await asyncio.sleep(0)
+print(json.dumps(seen))
+"""
+    ratio = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0"}
+    assert shop(program, work, **ratio) == [False] * 20 + [True] * 20
+
+
 def test_a_sampler_that_only_opentelemetry_knows_decides_each_span(program: Program) -> None:
     shop(
         program,
