@@ -98,9 +98,8 @@ class Bus:
         if gate is not None:
             # Asked here, as one more function on the way would cost a small event a sixth of its time.
             if headers is None:
-                found = next(gate, True)
-                if found:
-                    await self._publish_traced(subject, data, None, retain, found is True)
+                if next(gate, True):
+                    await self._publish_traced(subject, data, None, retain)
                     return
             elif type(headers) is not Settled:
                 await self._publish_traced(subject, data, headers, retain)
@@ -258,10 +257,8 @@ class Bus:
         """The same of services."""
         return self._servers.tally.total()
 
-    async def _publish_traced(
-        self, subject: str, data: Any, headers: dict[str, str] | None, retain: bool, is_due: bool = False
-    ) -> None:
-        """Settle what the headers say of a trace, and publish; `is_due` when the gate has come to its end."""
+    async def _publish_traced(self, subject: str, data: Any, headers: dict[str, str] | None, retain: bool) -> None:
+        """Settle what the headers say of a trace, and publish."""
         raise NotImplementedError
 
     def _head(self, subject: str, retain: bool) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import ExitStack, aclosing, suppress
 from typing import Any
 
@@ -60,7 +60,8 @@ class TracedBus(Bus):
         peer.profile.info["traces"] = True
         self.spans = Spans(peer, heads)
         self._ahead = heads or Heads(1.0)
-        self._gate = self._closed = iter(())
+        self._closed: Iterator[object] = iter(())
+        self._gate: Iterator[object] = self._closed
         peer.add_part(self, {})
         stamp_logs(heads)
 
@@ -93,13 +94,14 @@ class TracedBus(Bus):
     def end(self, error: BusError | None) -> None:
         """There is nothing to end."""
 
-    async def _publish_traced(
-        self, subject: str, data: Any, headers: Headers | None, retain: bool, is_due: bool = False
-    ) -> None:
-        # Whatever it met there: of the events that begin a trace, the same share is drawn.
-        is_drawn = is_due and self._gate is not self._closed
-        if is_due and self._peer.traces and self.spans.heads is not None:
-            self._gate = self.spans.heads.gate(look)
+    async def _publish_traced(self, subject: str, data: Any, headers: Headers | None, retain: bool) -> None:
+        # At its end the gate asks for this event; else what it works in does, and passes one more for it. Whichever of
+        # the events come to that end, of those that begin a trace the same share is drawn.
+        is_drawn = False
+        if headers is None and next(self._gate, True) is True:
+            is_drawn = self._gate is not self._closed
+            if self._peer.traces and self.spans.heads is not None:
+                self._gate = self.spans.heads.gate(look)
         passed = self.spans.passed_on(headers, is_drawn)
         if passed is not None:
             await self.publish(subject, data, headers=Settled(passed), retain=retain)

@@ -8,7 +8,6 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,6 @@ from broker.supervisor.document import BadDocument
 from broker.supervisor.processes import stat
 from broker.supervisor.supervisor import Supervisor
 from broker.telemetry.usage import Measured
-from plugin_sdk.client import Bus
 from plugin_sdk.wire.errors import BusError
 from plugin_sdk.wire.limits import Limits
 
@@ -101,8 +99,7 @@ class Daemon:
         self._mesh = MeshPort(self._router, self._bus, self._edge.wake, self._edge.until, self._granted)
         self._records = Records(self._store)
         self._denials = Denials(self._records.audit, time.monotonic, asyncio.get_running_loop().call_later)
-        # As a bus that leaves no traces: each printed line would begin one.
-        self._logfeed = LogFeed(partial(Bus.publish, self._bus), self._router.listeners, time.monotonic)
+        self._logfeed = LogFeed(self._bus.publish, self._router.listeners, time.monotonic)
         self._supervisor = self._make_supervisor([shipped()] if demo else [])
         self._packages = self._make_packages()
         self._tasks: set[asyncio.Task[None]] = set()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from broker.supervisor.levels import DEFAULT, level_of
+from plugin_sdk.heads import Settled
 from plugin_sdk.wire.conventions import TRACEPARENT
 from plugin_sdk.wire.errors import BusError
 
@@ -99,7 +100,8 @@ class LogFeed:
         try:
             while self._waiting:
                 plugin_id, line, headers = self._waiting.popleft()
-                await self._publish_line(f"$log.{plugin_id}", line, headers=headers)
+                # Settled, or each printed line would begin a trace.
+                await self._publish_line(f"$log.{plugin_id}", line, headers=Settled(headers or {}))
         except BusError as error:
             log.debug("lines of plugins are not passed on: %s", error)
             self._waiting.clear()

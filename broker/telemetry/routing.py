@@ -89,11 +89,11 @@ class TracedRouter(Router):
         super().__init__(**named)
         self._heads = heads
         self._tracer = trace.get_tracer(TRACER)
-        self._marked = False
+        self._marks = 0
 
     def receive(self, peer: bytes, frame: bytes, now: float, origin: Origin | None = None) -> None:
         """As Router.receive."""
-        self._marked = (_LENGTHS[0] in frame or _LENGTHS[1] in frame) and _MARK in frame
+        self._marks = frame.count(_MARK) if _LENGTHS[0] in frame or _LENGTHS[1] in frame else 0
         if origin is None:
             Router.receive(self, peer, frame, now)
         else:
@@ -115,10 +115,10 @@ class TracedRouter(Router):
     def _act(self, session: Session, packets: list[Any], now: float) -> bool:
         heads = self._heads
         fresh = heads.among(len(packets)) if heads is not None and not session.info.get("traces") else ()
-        self.requests.marked = self._marked or bool(fresh)
+        self.requests.marked = self._marks > 0 or bool(fresh)
         if not self.requests.marked:
             return Router._act(self, session, packets, now)
-        spans = self._begin(packets) if self._marked else []
+        spans = self._begin(packets) if self._marks else []
         for at in fresh:
             self._begin_root(session, packets, at, spans)
         try:
@@ -133,14 +133,18 @@ class TracedRouter(Router):
             self.requests.roots.clear()
 
     def _begin(self, packets: list[Any]) -> list[tuple[str, Span]]:
-        arrived, begun = time_ns(), []
-        # Of hundreds of packets in a frame few are recorded, often only one.
-        search, events = _RECORDED.search, [packet for packet in packets if type(packet) is p.Publish]
-        for packet in [each for each in events if search(each.payload, 0, _HEAD_BYTES)]:
-            if (context := _context_of(packet.payload)) is not None:
-                name, attributes = f"{c.ROUTE} {packet.subject}", c.routing(packet.subject)
-                span = self._tracer.start_span(name, context, attributes=attributes, start_time=arrived)
-                begun.append((packet.subject, span))
+        arrived, begun, marks = time_ns(), [], self._marks
+        search = _RECORDED.search
+        for packet in packets:
+            if type(packet) is p.Publish and search(packet.payload, 0, _HEAD_BYTES):
+                if (context := _context_of(packet.payload)) is not None:
+                    name, attributes = f"{c.ROUTE} {packet.subject}", c.routing(packet.subject)
+                    span = self._tracer.start_span(name, context, attributes=attributes, start_time=arrived)
+                    begun.append((packet.subject, span))
+                # Of hundreds of packets in a frame few are recorded, often only one.
+                marks -= 1
+                if marks <= 0:
+                    break
         return begun
 
     def _begin_root(self, session: Session, packets: list[Any], at: int, spans: list[tuple[str, Span]]) -> None:

@@ -55,7 +55,7 @@ def test_the_trace_of_a_line_goes_before_it_and_is_recorded_no_further() -> None
         ids = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
         stage.feed.take("hello", f"seen trace_id={ids[0]} span_id={ids[1]}\ntrace_id=none\n".encode())
         assert await stage.messages() == ["seen", "trace_id=none"]
-        assert stage.headers == [{"traceparent": f"00-{ids[0]}-{ids[1]}-00"}, None]
+        assert stage.headers == [{"traceparent": f"00-{ids[0]}-{ids[1]}-00"}, {}]
 
     play(scenario)
 
