@@ -17,7 +17,7 @@ from opentelemetry.trace import SpanKind
 from plugin_sdk.client import DEFAULT_TIMEOUT, Bus, options_of
 from plugin_sdk.events import Event, bare_aside
 from plugin_sdk.handlers import THREADS, Handler
-from plugin_sdk.heads import Hand, Heads, Settled
+from plugin_sdk.heads import Hand, Heads, Recorded, Settled
 from plugin_sdk.inlets import Inlets
 from plugin_sdk.jobs import Job
 from plugin_sdk.options import ServiceOptions, SubscribeOptions
@@ -56,8 +56,8 @@ class TracedBus(Bus):
 
     def __init__(self, peer: Peer, threads: int = THREADS, heads: Heads | None = None) -> None:
         super().__init__(peer, threads)
-        # Whoever does not say so has its traces begun by the broker.
-        peer.profile.info["traces"] = True
+        # Whoever does not say so has its traces begun by the broker, which looks for recorded ones in whole frames.
+        peer.profile.info["traces"] = c.FIRST
         self.spans = Spans(peer, heads)
         self._ahead = heads or Heads(1.0)
         self._closed: Iterator[object] = iter(())
@@ -110,7 +110,7 @@ class TracedBus(Bus):
         if headers and "message-id" in headers:
             attributes[c.MESSAGE_ID] = headers["message-id"]
         with self.spans.saying(f"{c.SEND} {subject}", SpanKind.PRODUCER, attributes, headers) as carrier:
-            await self.publish(subject, data, headers=Settled(carrier), retain=retain)
+            await self.publish(subject, data, headers=Recorded(carrier), retain=retain)
 
     def call(
         self,
@@ -134,7 +134,7 @@ class TracedBus(Bus):
 
     async def _call(self, service: str, args: Any, headers: Headers | None, **how: Any) -> Any:
         with self.spans.saying(service, SpanKind.CLIENT, c.calling(service), headers) as carrier:
-            return await Bus.call(self, service, args, headers=carrier, **how)
+            return await Bus.call(self, service, args, headers=Recorded(carrier), **how)
 
     async def stream(
         self,
@@ -151,7 +151,7 @@ class TracedBus(Bus):
             carrier = self.spans.passed_on(headers)
             if carrier is None:
                 saying = self.spans.saying(service, SpanKind.CLIENT, c.calling(service), headers)
-                carrier = span.enter_context(saying)
+                carrier = Recorded(span.enter_context(saying))
             async with aclosing(Bus.stream(self, service, args, headers=carrier, **how)) as pieces:
                 async for piece in pieces:
                     yield piece

@@ -12,6 +12,9 @@ from typing import NamedTuple
 # W3C Trace Context and W3C Baggage; the environment of a child process has the same names in capitals.
 TRACEPARENT, TRACESTATE, BAGGAGE = "traceparent", "tracestate", "baggage"
 
+# In the `info` of a peer that begins its own traces, and a frame with each event or request that it records.
+FIRST = "first"
+
 SYSTEM = "plugmesh"
 SEND, PROCESS, RECEIVE, ROUTE = "send", "process", "receive", "route"
 
