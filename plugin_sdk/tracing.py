@@ -23,7 +23,7 @@ from plugin_sdk.jobs import Job
 from plugin_sdk.options import ServiceOptions, SubscribeOptions
 from plugin_sdk.peer import Peer
 from plugin_sdk.services import Servers, Service
-from plugin_sdk.spans import Headers, Spans, carried, context_of, in_hand, is_recorded, links_of, look, note, stamp_logs
+from plugin_sdk.spans import Headers, Spans, context_of, in_hand, is_recorded, links_of, look, note, stamp_logs
 from plugin_sdk.subscriptions import Subscription
 from plugin_sdk.wire import conventions as c
 from plugin_sdk.wire.codec import decode_payload
@@ -124,7 +124,7 @@ class TracedBus(Bus):
     ) -> Coroutine[Any, Any, Any]:
         """As Bus.call."""
         ahead = self._ahead
-        if ahead.left >= 1.0 and headers is None and not carried() and self._peer.traces:
+        if ahead.left >= 1.0 and headers is None and not look(None) and self._peer.traces:
             ahead.left -= 1.0
             return _call(self, service, args, timeout=timeout, wait_ready=wait_ready, to=to)
         passed = self.spans.passed_on(headers)
