@@ -107,11 +107,17 @@ class Calls:
             timeout: seconds after which the outcome is RequestFailed `timeout`.
         """
         reply: asyncio.Future[Raw] = self._loop.create_future()
+        if not self._sweeping:
+            self._begin_sweeping()
         # With nothing on its way that it could share a frame with, waiting for others would only cost time.
         send = self._send if self._replies else self._send_now
-        self._replies[ref] = (reply, self._due(timeout))
+        self._replies[ref] = (reply, self._loop.time() + timeout + GRACE_SECS)
         send(packet)
         return reply
+
+    def cancel(self, ref: int) -> None:
+        """Nobody wants the outcome any more: it ends at the callee too."""
+        self._send(p.Cancel(ref))
 
     def end(self, ref: int) -> None:
         """Nobody waits for this outcome any more."""
@@ -125,21 +131,11 @@ class Calls:
         finally:
             self.end(ref)
 
-    async def call(self, packet: p.Call, timeout: float) -> Raw:
-        """The same for a request, which ends at the callee too when the waiting task is cancelled."""
-        ref = packet.ref
-        reply = self.begin(packet, ref, timeout)
-        try:
-            return await reply
-        except asyncio.CancelledError:
-            self._send(p.Cancel(ref))
-            raise
-        finally:
-            self.end(ref)
-
     def open_stream(self, packet: p.Call, timeout: float) -> Stream:
         """Send a request whose reply comes in pieces; ask drop_stream at the end, however it comes."""
-        stream = self._streams[packet.ref] = Stream(self._due(timeout))
+        if not self._sweeping:
+            self._begin_sweeping()
+        stream = self._streams[packet.ref] = Stream(self._loop.time() + timeout + GRACE_SECS)
         self._send(packet)
         return stream
 
@@ -197,12 +193,9 @@ class Calls:
         if stream is not None:
             stream.end(error)
 
-    def _due(self, timeout: float) -> float:
-        """When the sweep ends what was begun now."""
-        if not self._sweeping:
-            self._sweeping = True
-            self._loop.call_later(SWEEP_SECS, self._sweep)
-        return self._loop.time() + timeout + GRACE_SECS
+    def _begin_sweeping(self) -> None:
+        self._sweeping = True
+        self._loop.call_later(SWEEP_SECS, self._sweep)
 
     def _sweep(self) -> None:
         # One timer that looks at all: a timer for each request costs as much as the rest of it.
@@ -219,6 +212,6 @@ class Calls:
 def decode_reply(payload: Raw | bytes, service: str) -> Any:
     """The value of a reply; raises RequestFailed `bad_packet` when it is not msgpack."""
     try:
-        return decode_body(decode_payload(payload)[1], f"the reply of {service!r}")
+        return decode_body(decode_payload(payload)[1], service)
     except BusError as error:
-        raise RequestFailed("bad_packet", error.text) from None
+        raise RequestFailed("bad_packet", f"the reply of {service!r}: {error.text}") from None

@@ -172,13 +172,20 @@ class Bus:
             BusError: the arguments cannot be encoded, or are too large.
             ValueError: a time makes no sense.
         """
-        if not self._peer.is_open:
+        if not self._out.is_open:
             timeout = await self._until_open(timeout)
         calls = self._peer.calls
         ref = calls.next_ref()
         options = call_options(wait_ready, to=to) if wait_ready or to is not None else None
-        packet = self._call_packet(ref, service, args, headers, timeout, options)
-        return decode_reply(await calls.call(packet, timeout), service)
+        reply = calls.begin(self._call_packet(ref, service, args, headers, timeout, options), ref, timeout)
+        try:
+            payload = await reply
+        except asyncio.CancelledError:
+            calls.cancel(ref)
+            raise
+        finally:
+            calls.end(ref)
+        return decode_reply(payload, service)
 
     async def stream(
         self,

@@ -21,7 +21,7 @@ class Outflow:
     """The outbox of the present session, and those who wait for room in it.
 
     The publisher's path in `client.Bus.publish` writes to `outbox` directly. `unsent_bytes` counts what the ends of
-    sessions have cost.
+    sessions have cost; `is_open` says whether one stands.
 
     Args:
         transmit: hands a frame to the transport; False when it takes none now.
@@ -31,14 +31,14 @@ class Outflow:
         self.outbox = _nowhere()
         self._transmit = transmit
         self._loop = asyncio.get_running_loop()
-        self._open = False
+        self.is_open = False
         self._planned = False
         self._waiting: dict[asyncio.Future[None], None] = {}
         self.unsent_bytes = 0
 
     def begin(self, session: int, credit: int) -> None:
         """A session stands, and takes so many bytes of events."""
-        self._open = True
+        self.is_open = True
         self.outbox = Outbox(b"", session, 0, credit, [])
 
     def end(self) -> None:
@@ -46,7 +46,7 @@ class Outflow:
         if self.outbox.pending_bytes:
             self.unsent_bytes += self.outbox.pending_bytes
             log.warning("%d bytes had not been sent yet when the session ended", self.outbox.pending_bytes)
-        self._open = False
+        self.is_open = False
         self.outbox = _nowhere()
         self.wake()
 
@@ -72,7 +72,7 @@ class Outflow:
     def flush(self) -> None:
         """Send what was gathered, as far as the transport takes it."""
         self._planned = False
-        if not self._open:
+        if not self.is_open:
             self.outbox = _nowhere()
             return
         outbox = self.outbox

@@ -22,7 +22,7 @@ from plugin_sdk.options import ServiceOptions
 from plugin_sdk.peer import Peer
 from plugin_sdk.tally import Tally
 from plugin_sdk.wire import packets as p
-from plugin_sdk.wire.codec import decode_payload, encode, encode_payload
+from plugin_sdk.wire.codec import BARE_HEADS, decode_payload, encode, encode_payload
 from plugin_sdk.wire.errors import BusError
 from plugin_sdk.workers import Workers
 
@@ -124,7 +124,9 @@ class Servers:
             BusError: code `too_large`.
             TypeError: msgpack cannot express it.
         """
-        payload = encode_payload(encode(value))
+        body = encode(value)
+        size = len(body)
+        payload = BARE_HEADS[size] + body if size < 256 else encode_payload(body)
         if len(payload) > self._peer.max_payload:
             text = f"the answer has {len(payload)} bytes, the broker takes {self._peer.max_payload}: stream it"
             raise BusError("too_large", text)

@@ -24,8 +24,9 @@ _array: msgspec.msgpack.Decoder[list[Any]] = msgspec.msgpack.Decoder(list[Any])
 payload_decoder = msgspec.msgpack.Decoder(tuple[dict[str, str], bytes])
 
 _KINDS = frozenset(kind.__struct_config__.tag for kind in Packet.__args__)
-_BIN8 = tuple(b"\xc4" + bytes((length,)) for length in range(256))
 _NO_HEADERS = b"\x92\x80"
+# By the length of the body, what stands before it in a payload without headers.
+BARE_HEADS = tuple(_NO_HEADERS + b"\xc4" + bytes((length,)) for length in range(256))
 
 encode = _encoder.encode
 
@@ -76,12 +77,10 @@ def array_head(length: int) -> bytes:
 
 def encode_payload(body: bytes, headers: dict[str, str] | None = None) -> bytes:
     """The msgpack array `[headers, body]` of a PUBLISH, CALL or REPLY."""
-    size = len(body)
     if headers:
         return _encoder.encode((headers, body))
-    if size < 256:
-        return _NO_HEADERS + _BIN8[size] + body
-    return _NO_HEADERS + _encoder.encode(body)
+    size = len(body)
+    return BARE_HEADS[size] + body if size < 256 else _NO_HEADERS + _encoder.encode(body)
 
 
 def decode_payload(payload: Raw | bytes) -> tuple[dict[str, str], bytes]:

@@ -53,12 +53,14 @@ class Outbox:
 
     def add(self, packet: bytes) -> None:
         """Append one encoded packet."""
+        size = self.size + len(packet)
         # Before it, not after it: a packet just under the limit of a frame must not share its frame with others.
-        if self.size + len(packet) > FRAME_TARGET:
+        if size > FRAME_TARGET:
             self.seal()
+            size = len(packet)
+        self.size = size
         self.parts.append(packet)
         self.count += 1
-        self.size += len(packet)
         if not self.listed:
             self.listed = True
             self.listing.append(self)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from msgspec import Raw
-
 from broker.core.requests import Requests
 from broker.core.services import Service
 from broker.core.sessions import Instance, Pending, Session
@@ -21,9 +19,9 @@ def _abandoned_stream_goes_on(drop_stream: Callable[..., Any]) -> Callable[..., 
     return lambda self, ref: self._streams.pop(ref, None)
 
 
-def _cancelled_call_goes_on(call: Callable[..., Any]) -> Callable[..., Any]:
-    async def mutated(self: Calls, packet: p.Call, timeout: float) -> Raw:
-        return await self.ask(packet, packet.ref, timeout)
+def _cancelled_call_goes_on(original: Callable[..., Any]) -> Callable[..., Any]:
+    def mutated(self: Calls, ref: int) -> None:
+        pass
 
     return mutated
 
@@ -106,7 +104,7 @@ def _last_words_are_not_waited_for(said: Callable[..., Any]) -> Callable[..., An
 
 REQUEST_MUTANTS: dict[str, tuple[Any, str, Callable[[Callable[..., Any]], Callable[..., Any]]]] = {
     "a stream that is abandoned goes on": (Calls, "drop_stream", _abandoned_stream_goes_on),
-    "a call that is cancelled goes on": (Calls, "call", _cancelled_call_goes_on),
+    "a call that is cancelled goes on": (Calls, "cancel", _cancelled_call_goes_on),
     "a late cancel ends another request": (Requests, "cancel", _late_cancel_ends_another_request),
     "a caller is not told that its time is over": (Requests, "_finish", _caller_is_not_told_of("timeout")),
     "a caller is not told that the callee is lost": (Requests, "_finish", _caller_is_not_told_of("lost")),
