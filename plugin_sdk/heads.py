@@ -84,12 +84,6 @@ class Settled(dict[str, str]):
     __slots__ = ()
 
 
-class Recorded(Settled):
-    """Headers of something that may be recorded: it begins a frame, where the broker looks for such."""
-
-    __slots__ = ()
-
-
 class Heads:
     """Begins traces.
 

@@ -17,17 +17,20 @@ from opentelemetry.trace import SpanKind
 from plugin_sdk.client import DEFAULT_TIMEOUT, Bus, options_of
 from plugin_sdk.events import Event, bare_aside
 from plugin_sdk.handlers import THREADS, Handler
-from plugin_sdk.heads import Hand, Heads, Recorded, Settled
+from plugin_sdk.heads import Hand, Heads, Settled
 from plugin_sdk.inlets import Inlets
 from plugin_sdk.jobs import Job
 from plugin_sdk.options import ServiceOptions, SubscribeOptions
+from plugin_sdk.outgoing import pack
 from plugin_sdk.peer import Peer
 from plugin_sdk.services import Servers, Service
 from plugin_sdk.spans import Headers, Spans, context_of, in_hand, is_recorded, links_of, look, note, stamp_logs
 from plugin_sdk.subscriptions import Subscription
 from plugin_sdk.wire import conventions as c
+from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import decode_payload
 from plugin_sdk.wire.errors import BusError
+from plugin_sdk.wire.limits import EVENT_OVERHEAD, FRAME_TARGET
 from plugin_sdk.wire.subjects import check_subject
 from plugin_sdk.workers import Workers
 
@@ -110,7 +113,27 @@ class TracedBus(Bus):
         if headers and "message-id" in headers:
             attributes[c.MESSAGE_ID] = headers["message-id"]
         with self.spans.saying(f"{c.SEND} {subject}", SpanKind.PRODUCER, attributes, headers) as carrier:
-            await self.publish(subject, data, headers=Recorded(carrier), retain=retain)
+            if is_recorded(carrier):
+                await self._publish_first(subject, data, carrier, retain)
+            else:
+                await self.publish(subject, data, headers=Settled(carrier), retain=retain)
+
+    async def _publish_first(self, subject: str, data: Any, headers: Headers, retain: bool) -> None:
+        """As Bus.publish; the event begins a frame, where the broker looks for what is recorded."""
+        payload = pack(data, headers, subject, self._peer.max_payload)
+        packet = self._head(subject, retain) + payload
+        out = self._out
+        if out.outbox.allowance <= 0:
+            await self._peer.may_publish()
+        outbox = out.outbox
+        outbox.seal()
+        outbox.allowance -= len(payload) + EVENT_OVERHEAD
+        outbox.add(packet)
+        out.plan_flush()
+        if outbox.pending_bytes > FRAME_TARGET:
+            # As in Bus.publish, where the frame that is being gathered is all that waits.
+            out.flush()
+            await asyncio.sleep(0)
 
     def call(
         self,
@@ -134,7 +157,7 @@ class TracedBus(Bus):
 
     async def _call(self, service: str, args: Any, headers: Headers | None, **how: Any) -> Any:
         with self.spans.saying(service, SpanKind.CLIENT, c.calling(service), headers) as carrier:
-            return await Bus.call(self, service, args, headers=Recorded(carrier), **how)
+            return await Bus.call(self, service, args, headers=carrier, **how)
 
     async def stream(
         self,
@@ -151,10 +174,16 @@ class TracedBus(Bus):
             carrier = self.spans.passed_on(headers)
             if carrier is None:
                 saying = self.spans.saying(service, SpanKind.CLIENT, c.calling(service), headers)
-                carrier = Recorded(span.enter_context(saying))
+                carrier = span.enter_context(saying)
             async with aclosing(Bus.stream(self, service, args, headers=carrier, **how)) as pieces:
                 async for piece in pieces:
                     yield piece
+
+    def _call_packet(self, ref: int, service: str, args: Any, headers: Headers | None, *rest: Any) -> p.Call:
+        packet = super()._call_packet(ref, service, args, headers, *rest)
+        if headers and is_recorded(headers):
+            self._out.outbox.seal()
+        return packet
 
     def subscribe(
         self, pattern: str, handler: Handler | None = None, *, options: SubscribeOptions | None = None, **how: Any
