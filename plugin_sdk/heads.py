@@ -96,7 +96,7 @@ class Heads:
     def __init__(self, ratio: float, *, obedient: bool = True, rate: float = RATE) -> None:
         self.obedient = obedient
         self.withheld = 0
-        self._ratio = ratio
+        self.ratio = ratio
         self._rate = rate if ratio < 1 else math.inf
         # As OpenTelemetry's TraceIdRatioBased judges the lower half of a trace id.
         self._bound = min(round(ratio * _SPACE), _SPACE - 1)
@@ -142,11 +142,11 @@ class Heads:
 
     def _gap(self) -> float:
         """How many are not recorded before the next one that is: a draw for each would cost more than an event may."""
-        if self._ratio >= 1:
+        if self.ratio >= 1:
             return 0.0
-        if self._ratio <= 0:
+        if self.ratio <= 0:
             return math.inf
-        return float(math.floor(math.log(1.0 - random.random()) / math.log1p(-self._ratio)))
+        return float(math.floor(math.log(1.0 - random.random()) / math.log1p(-self.ratio)))
 
     def affords(self) -> bool:
         """Whether a trace that was drawn may be recorded, by the rate; counts it in `withheld` when it may not."""

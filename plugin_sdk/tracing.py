@@ -59,8 +59,10 @@ class TracedBus(Bus):
 
     def __init__(self, peer: Peer, threads: int = THREADS, heads: Heads | None = None) -> None:
         super().__init__(peer, threads)
+        # Of a process that may record everything, each event would be a frame of its own.
+        self._records_first = heads is not None and heads.ratio < 1
         # Whoever does not say so has its traces begun by the broker, which looks for recorded ones in whole frames.
-        peer.profile.info["traces"] = c.FIRST
+        peer.profile.info["traces"] = c.FIRST if self._records_first else True
         self.spans = Spans(peer, heads)
         self._ahead = heads or Heads(1.0)
         self._closed: Iterator[object] = iter(())
@@ -113,7 +115,7 @@ class TracedBus(Bus):
         if headers and "message-id" in headers:
             attributes[c.MESSAGE_ID] = headers["message-id"]
         with self.spans.saying(f"{c.SEND} {subject}", SpanKind.PRODUCER, attributes, headers) as carrier:
-            if is_recorded(carrier):
+            if self._records_first and is_recorded(carrier):
                 await self._publish_first(subject, data, carrier, retain)
             else:
                 await self.publish(subject, data, headers=Settled(carrier), retain=retain)
@@ -181,7 +183,7 @@ class TracedBus(Bus):
 
     def _call_packet(self, ref: int, service: str, args: Any, headers: Headers | None, *rest: Any) -> p.Call:
         packet = super()._call_packet(ref, service, args, headers, *rest)
-        if headers and is_recorded(headers):
+        if self._records_first and headers and is_recorded(headers):
             self._out.outbox.seal()
         return packet
 

@@ -67,6 +67,13 @@ def test_what_was_decided_not_to_be_recorded_shares_a_frame(program: Program) ->
     assert sent(program, work, **NONE) == [["a", "b", "c"]]
 
 
+def test_a_process_that_records_everything_does_not_send_a_frame_for_each_event(program: Program) -> None:
+    work = 'for name in "abc":\n    await client.publish(name)'
+    for sampler in ("parentbased_always_on", "always_on"):
+        assert sent(program, work, OTEL_TRACES_SAMPLER=sampler) == [["a", "b", "c"]]
+    assert len({span.trace_id for span in program.spans() if span.name.startswith("send ")}) == 6
+
+
 def test_a_tight_loop_of_recorded_events_lets_others_have_a_turn(program: Program) -> None:
     work = f"""
 async def publish():
