@@ -100,11 +100,11 @@ class TracedBus(Bus):
         """There is nothing to end."""
 
     async def _publish_traced(self, subject: str, data: Any, headers: Headers | None, retain: bool) -> None:
-        # At its end the gate asks for this event; else what it works in does, and passes one more for it. Whichever of
-        # the events come to that end, of those that begin a trace the same share is drawn.
         is_drawn = False
         if headers is None and next(self._gate, True) is True:
-            is_drawn = self._gate is not self._closed
+            # The gate draws for what carries nothing. All else comes here in any case, and would be drawn by it once
+            # when it arrived, once now, and once more by begin(); what it has taken from the gate changes no chances.
+            is_drawn = self._gate is not self._closed and not look(None)
             if self._peer.traces and self.spans.heads is not None:
                 self._gate = self.spans.heads.gate(look)
         passed = self.spans.passed_on(headers, is_drawn)
