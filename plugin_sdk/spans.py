@@ -95,7 +95,8 @@ class Spans:
             parent = hand.parent
         elif heads is None or (heads.affords() if is_drawn else heads.begin()):
             return None
-        elif not self.peer.traces:
+        elif not (self.peer.is_open and self.peer.traces):
+            # Without a session it waits for the next one, with a broker that may not trace.
             parent = heads.unrecorded_parent()
         if parent is None:
             return headers or _NO_HEADERS

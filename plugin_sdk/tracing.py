@@ -48,6 +48,27 @@ class _TracedWorkers(Workers[Any]):
         return hand.task
 
 
+class _Closing:
+    """The part of a peer that closes the gate of a bus with each session, as the next broker may not trace.
+
+    Args:
+        close: does so.
+    """
+
+    def __init__(self, close: Callable[[], None]) -> None:
+        self._close = close
+
+    async def restore(self, timeout: float) -> None:
+        """The gate opens by itself."""
+
+    def reset(self) -> None:
+        """The session is gone."""
+        self._close()
+
+    def end(self, error: BusError | None) -> None:
+        """There will be none any more, of which reset() was told, too."""
+
+
 class TracedBus(Bus):
     """A Bus whose publishes, calls and handlers are spans.
 
@@ -67,7 +88,7 @@ class TracedBus(Bus):
         self._ahead = heads or Heads(1.0)
         self._closed: Iterator[object] = iter(())
         self._gate: Iterator[object] = self._closed
-        peer.add_part(self, {})
+        peer.add_part(_Closing(self._close_gate), {})
         stamp_logs(heads)
 
     @property
@@ -89,15 +110,8 @@ class TracedBus(Bus):
         with self.spans.hearing("register", SpanKind.INTERNAL, {c.PLUGIN: profile.name}, context):
             await super().open()
 
-    def reset(self) -> None:
-        """The session is over, and the next broker may not trace."""
+    def _close_gate(self) -> None:
         self._gate = self._closed
-
-    async def restore(self, timeout: float) -> None:
-        """There is nothing to put into force again."""
-
-    def end(self, error: BusError | None) -> None:
-        """There is nothing to end."""
 
     async def _publish_traced(self, subject: str, data: Any, headers: Headers | None, retain: bool) -> None:
         is_drawn = False
@@ -105,7 +119,7 @@ class TracedBus(Bus):
             # The gate draws for what carries nothing. All else comes here in any case, and would be drawn by it once
             # when it arrived, once now, and once more by begin(); what it has taken from the gate changes no chances.
             is_drawn = self._gate is not self._closed and not look(None)
-            if self._peer.traces and self.spans.heads is not None:
+            if self._peer.is_open and self._peer.traces and self.spans.heads is not None:
                 self._gate = self.spans.heads.gate(look)
         passed = self.spans.passed_on(headers, is_drawn)
         if passed is not None:

@@ -286,6 +286,22 @@ print(json.dumps(seen))
     assert shop(program, work, **ratio) == [False] * 20 + [True] * 20
 
 
+def test_what_is_published_while_the_broker_is_away_says_what_the_next_broker_must_know(program: Program) -> None:
+    work = """
+seen = []
+async with client.subscribe("item", lambda event: seen.append("traceparent" in event.headers)):
+    client._peer.traces = True
+    client._peer.reconnect("for the test")
+    for _ in range(20):
+        await client.publish("item")
+    while len(seen) < 20:
+        await asyncio.sleep(0)
+print(json.dumps(seen))
+"""
+    ratio = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0"}
+    assert shop(program, work, **ratio) == [True] * 20
+
+
 def test_a_sampler_that_only_opentelemetry_knows_decides_each_span(program: Program) -> None:
     shop(
         program,
