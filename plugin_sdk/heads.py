@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from itertools import repeat
@@ -116,7 +117,7 @@ class Heads:
         """For each trace that is not to be recorded, what `look` gives for None; it ends before one that is drawn."""
         # Both in one step, which no Python code is part of.
         gap = self._gap()
-        return map(look, repeat(None) if gap == math.inf else repeat(None, int(gap)))
+        return map(look, repeat(None) if gap >= sys.maxsize else repeat(None, int(gap)))
 
     def among(self, number: int) -> list[int]:
         """Which of the next so many traces are to be recorded, by their position."""
@@ -144,7 +145,8 @@ class Heads:
         """How many are not recorded before the next one that is: a draw for each would cost more than an event may."""
         if self.ratio >= 1:
             return 0.0
-        if self.ratio <= 0:
+        if not self._bound:
+            # Of so small a ratio OpenTelemetry's sampler records none either.
             return math.inf
         return float(math.floor(math.log(1.0 - random.random()) / math.log1p(-self.ratio)))
 
