@@ -240,7 +240,8 @@ class _TracedSubscription(Subscription):
         self._run: Callable[..., Awaitable[Any]] = self._call
         if self.options.batch:
             self._call = self._take_up_batch
-        elif self._spans.heads is None:
+        elif self._spans.heads is None or self._keep is not None:
+            # A filter has decoded the event already.
             self._call = self._take_up
         else:
             # Nearly all of them have nothing to say of a trace: this is Spans.taken_up, written out for these.
