@@ -165,10 +165,11 @@ class Spans:
         given = headers is not None and c.read_traceparent(headers.get(c.TRACEPARENT))
         context = context_of(headers) if headers is not None and given else None
         span = self.begin(name, kind, attributes, context)
-        carrier = dict(headers or {})
+        carrier: dict[str, str] = {}
         propagate.inject(carrier, trace.set_span_in_context(span, context))
         try:
-            yield carrier
+            # Before all others: the broker does not look far.
+            yield {**carrier, **headers, **carrier} if headers else carrier
         except BaseException as error:
             note(span, error)
             raise

@@ -110,3 +110,12 @@ await waiting
 print(json.dumps([told, (await m.published.wait("a")).data]))
 """
     assert sent(program, work, **NONE) == [["bad_subject", "bad_request", "too_large"], [1]]
+
+
+def test_the_trace_comes_before_the_headers_that_the_publisher_gives(program: Program) -> None:
+    work = """
+await client.publish("a", headers={"long": "x" * 2000, "traceparent": "PARENT", "tracestate": "a=b"})
+event = await m.published.wait("a")
+print(json.dumps([list(event.headers), event.headers["traceparent"] == "PARENT"]))
+"""
+    assert sent(program, work.replace("PARENT", RECORDED), **NONE) == [["traceparent", "tracestate", "long"], False]
