@@ -123,7 +123,7 @@ class TracedBus(Bus):
                 self._gate = self.spans.heads.gate(look)
         passed = self.spans.passed_on(headers, is_drawn)
         if passed is not None:
-            await self.publish(subject, data, headers=Settled(passed), retain=retain)
+            await self.publish(subject, data, headers=passed, retain=retain)
             return
         attributes = c.publishing(subject)
         if headers and "message-id" in headers:
@@ -187,7 +187,7 @@ class TracedBus(Bus):
         """As Bus.stream."""
         how = {"timeout": timeout, "wait_ready": wait_ready}
         with ExitStack() as span:
-            carrier = self.spans.passed_on(headers)
+            carrier: Headers | None = self.spans.passed_on(headers)
             if carrier is None:
                 saying = self.spans.saying(service, SpanKind.CLIENT, c.calling(service), headers)
                 carrier = span.enter_context(saying)
