@@ -80,9 +80,9 @@ class TracedBus(Bus):
 
     def __init__(self, peer: Peer, threads: int = THREADS, heads: Heads | None = None) -> None:
         super().__init__(peer, threads)
-        # Of a process that may record everything, each event would be a frame of its own.
+        # Whoever says nothing has its traces begun by the broker. In whole frames it looks for those of a process that
+        # may record everything, as each of its events would be a frame of its own.
         self._records_first = heads is not None and heads.ratio < 1
-        # Whoever does not say so has its traces begun by the broker, which looks for recorded ones in whole frames.
         peer.profile.info["traces"] = c.FIRST if self._records_first else True
         self.spans = Spans(peer, heads)
         self._ahead = heads or Heads(1.0)

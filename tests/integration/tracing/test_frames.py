@@ -46,6 +46,7 @@ def sent(program: Program, work: str, **environ: str) -> Any:
 
 def test_what_is_recorded_begins_a_frame(program: Program) -> None:
     recorded = f'headers={{"traceparent": "{RECORDED}"}}'
+    # As if a request were under way: without one the first would leave at once.
     work = f"""
 client._peer.calls._replies[0] = asyncio.get_running_loop().create_future(), float("inf")
 await client.publish("a")
