@@ -75,5 +75,9 @@ def test_all_that_are_recorded_are_found_whatever_else_names_a_trace(mesh: Mesh,
     unrecorded = event("unrecorded", traceparent=f"{RECORDED[:-2]}00")
     named = event("named", f"traceparent {RECORDED} traceparent".encode())
     twice = event("twice", b"traceparent", traceparent=RECORDED)
-    sender(mesh, True).send(named, unrecorded, twice, unrecorded, event("once", traceparent=RECORDED), named)
+    once = event("once", traceparent=RECORDED)
+    client = sender(mesh, True)
+    client.send(named, unrecorded, twice, unrecorded, once, named)
     assert found() == ["route twice", "route once"]
+    client.send(once, event("bare"), once, once)
+    assert found() == ["route once"] * 3
