@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from plugin_sdk.calls import decode_reply
 from plugin_sdk.handlers import THREADS, Handler, HandlerThreads
-from plugin_sdk.heads import Recorded, Settled
+from plugin_sdk.heads import Settled
 from plugin_sdk.inlets import Inlets
 from plugin_sdk.options import ServiceOptions, SubscribeOptions
 from plugin_sdk.outgoing import call_options, milliseconds, pack
@@ -44,7 +44,7 @@ class Bus:
         self._inlets: Inlets[Subscription] = Inlets(peer, self.threads)
         self._servers = Servers(peer, self.threads)
         self._heads: dict[str, bytes] = {}
-        # Of a bus that leaves traces: gives something false for each event that nothing of the kind is to be done for.
+        # Of a bus that leaves traces: gives something false for each event of which there is nothing to be said.
         self._gate: Iterator[object] | None = None
 
     @property
@@ -104,10 +104,6 @@ class Bus:
             elif not isinstance(headers, Settled):
                 await self._publish_traced(subject, data, headers, retain)
                 return
-            elif type(headers) is Recorded:
-                if self._out.outbox.allowance <= 0:
-                    await self._peer.may_publish()
-                self._out.outbox.seal()
         payload = pack(data, headers, subject, self._peer.max_payload)
         cost = len(payload) + EVENT_OVERHEAD
         head = (self._heads.get(subject) if not retain else None) or self._head(subject, retain)
@@ -309,8 +305,6 @@ class Bus:
         if len(service) > MAX_SUBJECT_BYTES:
             check_subject(service)
         payload = Raw(pack(args, headers, service, self._peer.max_payload))
-        if type(headers) is Recorded:
-            self._out.outbox.seal()
         return p.Call(ref, service, payload, milliseconds(timeout, "timeout") or 1, options)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Raw, Struct
 
-from plugin_sdk.wire.codec import decode_payload, payload_decoder
+from plugin_sdk.wire.codec import UNREADABLE, decode_payload, payload_decoder
 from plugin_sdk.wire.conventions import TRACEPARENT, read_traceparent
 from plugin_sdk.wire.errors import BusError
 
@@ -86,7 +86,7 @@ def decode_body(body: bytes, what: str) -> Any:
         return None
     try:
         return _decode(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise BusError("bad_request", f"the body of {what} is not msgpack: {error}") from None
 
 
@@ -107,7 +107,7 @@ def bare_aside(bare: Run, other: Run, broker: Tracing) -> Run:
         try:
             # As content() does, written out: this stands before every event of a subscription that leaves traces.
             content = event._content = decode(event._payload)
-        except Exception:  # noqa: BLE001 - content() says what is wrong with it
+        except UNREADABLE:
             return other(event)
         return other(event) if content[0] or not broker.traces else bare(event)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from itertools import repeat
@@ -84,12 +85,6 @@ class Settled(dict[str, str]):
     __slots__ = ()
 
 
-class Recorded(Settled):
-    """Headers of something that may be recorded: it begins a frame, where the broker looks for such."""
-
-    __slots__ = ()
-
-
 class Heads:
     """Begins traces.
 
@@ -102,7 +97,7 @@ class Heads:
     def __init__(self, ratio: float, *, obedient: bool = True, rate: float = RATE) -> None:
         self.obedient = obedient
         self.withheld = 0
-        self._ratio = ratio
+        self.ratio = ratio
         self._rate = rate if ratio < 1 else math.inf
         # As OpenTelemetry's TraceIdRatioBased judges the lower half of a trace id.
         self._bound = min(round(ratio * _SPACE), _SPACE - 1)
@@ -122,7 +117,7 @@ class Heads:
         """For each trace that is not to be recorded, what `look` gives for None; it ends before one that is drawn."""
         # Both in one step, which no Python code is part of.
         gap = self._gap()
-        return map(look, repeat(None) if gap == math.inf else repeat(None, int(gap)))
+        return map(look, repeat(None) if gap >= sys.maxsize else repeat(None, int(gap)))
 
     def among(self, number: int) -> list[int]:
         """Which of the next so many traces are to be recorded, by their position."""
@@ -148,11 +143,12 @@ class Heads:
 
     def _gap(self) -> float:
         """How many are not recorded before the next one that is: a draw for each would cost more than an event may."""
-        if self._ratio >= 1:
+        if self.ratio >= 1:
             return 0.0
-        if self._ratio <= 0:
+        if not self._bound:
+            # Of so small a ratio OpenTelemetry's sampler records none either.
             return math.inf
-        return float(math.floor(math.log(1.0 - random.random()) / math.log1p(-self._ratio)))
+        return float(math.floor(math.log(1.0 - random.random()) / math.log1p(-self.ratio)))
 
     def affords(self) -> bool:
         """Whether a trace that was drawn may be recorded, by the rate; counts it in `withheld` when it may not."""

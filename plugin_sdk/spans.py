@@ -13,7 +13,7 @@ from opentelemetry import propagate, trace
 from opentelemetry.context import Context, attach, create_key, detach, get_current
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
 
-from plugin_sdk.heads import Hand, Heads, chosen
+from plugin_sdk.heads import Hand, Heads, Settled, chosen
 from plugin_sdk.peer import Peer
 from plugin_sdk.wire import conventions as c
 from plugin_sdk.wire.errors import BusError
@@ -21,7 +21,7 @@ from plugin_sdk.wire.errors import BusError
 # A traceparent of version 00, and the flags of a trace that is not recorded. This much is looked at in every event.
 _LENGTH, _NOT_RECORDED = 55, ("-00", "-02")
 
-_NO_HEADERS: dict[str, str] = {}
+_NO_HEADERS = Settled()
 _UNASKED = Heads(0.0)
 
 Headers = dict[str, str]
@@ -78,7 +78,7 @@ class Spans:
         self.heads = heads
         self._tracer = trace.get_tracer("plugmesh")
 
-    def passed_on(self, headers: Headers | None, is_drawn: bool = False) -> Headers | None:
+    def passed_on(self, headers: Headers | None, is_drawn: bool = False) -> Settled | None:
         """The headers for something said in a trace that is not recorded; None when a span must be begun for it.
 
         Args:
@@ -95,11 +95,12 @@ class Spans:
             parent = hand.parent
         elif heads is None or (heads.affords() if is_drawn else heads.begin()):
             return None
-        elif not self.peer.traces:
+        elif not (self.peer.is_open and self.peer.traces):
+            # Without a session it waits for the next one, with a broker that may not trace.
             parent = heads.unrecorded_parent()
         if parent is None:
-            return headers or _NO_HEADERS
-        return {**headers, c.TRACEPARENT: parent} if headers else {c.TRACEPARENT: parent}
+            return Settled(headers) if headers else _NO_HEADERS
+        return Settled({**(headers or {}), c.TRACEPARENT: parent})
 
     def taken_up(self, headers: Headers) -> Headers | None:
         """Begin with something heard: the headers to begin a span with, None when there is to be none.
@@ -164,10 +165,11 @@ class Spans:
         given = headers is not None and c.read_traceparent(headers.get(c.TRACEPARENT))
         context = context_of(headers) if headers is not None and given else None
         span = self.begin(name, kind, attributes, context)
-        carrier = dict(headers or {})
+        carrier: dict[str, str] = {}
         propagate.inject(carrier, trace.set_span_in_context(span, context))
         try:
-            yield carrier
+            # Before all others: the broker does not look far.
+            yield {**carrier, **headers, **carrier} if headers else carrier
         except BaseException as error:
             note(span, error)
             raise

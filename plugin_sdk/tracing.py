@@ -17,17 +17,20 @@ from opentelemetry.trace import SpanKind
 from plugin_sdk.client import DEFAULT_TIMEOUT, Bus, options_of
 from plugin_sdk.events import Event, bare_aside
 from plugin_sdk.handlers import THREADS, Handler
-from plugin_sdk.heads import Hand, Heads, Recorded, Settled
+from plugin_sdk.heads import Hand, Heads, Settled
 from plugin_sdk.inlets import Inlets
 from plugin_sdk.jobs import Job
 from plugin_sdk.options import ServiceOptions, SubscribeOptions
+from plugin_sdk.outgoing import pack
 from plugin_sdk.peer import Peer
 from plugin_sdk.services import Servers, Service
 from plugin_sdk.spans import Headers, Spans, context_of, in_hand, is_recorded, links_of, look, note, stamp_logs
 from plugin_sdk.subscriptions import Subscription
 from plugin_sdk.wire import conventions as c
+from plugin_sdk.wire import packets as p
 from plugin_sdk.wire.codec import decode_payload
 from plugin_sdk.wire.errors import BusError
+from plugin_sdk.wire.limits import EVENT_OVERHEAD, FRAME_TARGET
 from plugin_sdk.wire.subjects import check_subject
 from plugin_sdk.workers import Workers
 
@@ -45,6 +48,27 @@ class _TracedWorkers(Workers[Any]):
         return hand.task
 
 
+class _Closing:
+    """The part of a peer that closes the gate of a bus with each session, as the next broker may not trace.
+
+    Args:
+        close: does so.
+    """
+
+    def __init__(self, close: Callable[[], None]) -> None:
+        self._close = close
+
+    async def restore(self, timeout: float) -> None:
+        """The gate opens by itself."""
+
+    def reset(self) -> None:
+        """The session is gone."""
+        self._close()
+
+    def end(self, error: BusError | None) -> None:
+        """There will be none any more, of which reset() was told, too."""
+
+
 class TracedBus(Bus):
     """A Bus whose publishes, calls and handlers are spans.
 
@@ -56,13 +80,15 @@ class TracedBus(Bus):
 
     def __init__(self, peer: Peer, threads: int = THREADS, heads: Heads | None = None) -> None:
         super().__init__(peer, threads)
-        # Whoever does not say so has its traces begun by the broker, which looks for recorded ones in whole frames.
-        peer.profile.info["traces"] = c.FIRST
+        # Whoever says nothing has its traces begun by the broker. In whole frames it looks for those of a process that
+        # may record everything, as each of its events would be a frame of its own.
+        self._records_first = heads is not None and heads.ratio < 1
+        peer.profile.info["traces"] = c.FIRST if self._records_first else True
         self.spans = Spans(peer, heads)
         self._ahead = heads or Heads(1.0)
         self._closed: Iterator[object] = iter(())
         self._gate: Iterator[object] = self._closed
-        peer.add_part(self, {})
+        peer.add_part(_Closing(self._close_gate), {})
         stamp_logs(heads)
 
     @property
@@ -84,33 +110,46 @@ class TracedBus(Bus):
         with self.spans.hearing("register", SpanKind.INTERNAL, {c.PLUGIN: profile.name}, context):
             await super().open()
 
-    def reset(self) -> None:
-        """The session is over, and the next broker may not trace."""
+    def _close_gate(self) -> None:
         self._gate = self._closed
 
-    async def restore(self, timeout: float) -> None:
-        """There is nothing to put into force again."""
-
-    def end(self, error: BusError | None) -> None:
-        """There is nothing to end."""
-
     async def _publish_traced(self, subject: str, data: Any, headers: Headers | None, retain: bool) -> None:
-        # At its end the gate asks for this event; else what it works in does, and passes one more for it. Whichever of
-        # the events come to that end, of those that begin a trace the same share is drawn.
         is_drawn = False
         if headers is None and next(self._gate, True) is True:
-            is_drawn = self._gate is not self._closed
-            if self._peer.traces and self.spans.heads is not None:
+            # The gate draws for what carries nothing. All else comes here in any case, and would be drawn by it once
+            # when it arrived, once now, and once more by begin(); what it has taken from the gate changes no chances.
+            is_drawn = self._gate is not self._closed and not look(None)
+            if self._peer.is_open and self._peer.traces and self.spans.heads is not None:
                 self._gate = self.spans.heads.gate(look)
         passed = self.spans.passed_on(headers, is_drawn)
         if passed is not None:
-            await self.publish(subject, data, headers=Settled(passed), retain=retain)
+            await self.publish(subject, data, headers=passed, retain=retain)
             return
         attributes = c.publishing(subject)
         if headers and "message-id" in headers:
             attributes[c.MESSAGE_ID] = headers["message-id"]
         with self.spans.saying(f"{c.SEND} {subject}", SpanKind.PRODUCER, attributes, headers) as carrier:
-            await self.publish(subject, data, headers=Recorded(carrier), retain=retain)
+            if self._records_first and is_recorded(carrier):
+                await self._publish_first(subject, data, carrier, retain)
+            else:
+                await self.publish(subject, data, headers=Settled(carrier), retain=retain)
+
+    async def _publish_first(self, subject: str, data: Any, headers: Headers, retain: bool) -> None:
+        """As Bus.publish; the event begins a frame, where the broker looks for what is recorded."""
+        payload = pack(data, headers, subject, self._peer.max_payload)
+        packet = self._head(subject, retain) + payload
+        out = self._out
+        if out.outbox.allowance <= 0:
+            await self._peer.may_publish()
+        outbox = out.outbox
+        outbox.seal()
+        outbox.allowance -= len(payload) + EVENT_OVERHEAD
+        outbox.add(packet)
+        out.plan_flush()
+        if outbox.pending_bytes > FRAME_TARGET:
+            # As in Bus.publish, where the frame that is being gathered is all that waits.
+            out.flush()
+            await asyncio.sleep(0)
 
     def call(
         self,
@@ -134,7 +173,7 @@ class TracedBus(Bus):
 
     async def _call(self, service: str, args: Any, headers: Headers | None, **how: Any) -> Any:
         with self.spans.saying(service, SpanKind.CLIENT, c.calling(service), headers) as carrier:
-            return await Bus.call(self, service, args, headers=Recorded(carrier), **how)
+            return await Bus.call(self, service, args, headers=carrier, **how)
 
     async def stream(
         self,
@@ -148,13 +187,19 @@ class TracedBus(Bus):
         """As Bus.stream."""
         how = {"timeout": timeout, "wait_ready": wait_ready}
         with ExitStack() as span:
-            carrier = self.spans.passed_on(headers)
+            carrier: Headers | None = self.spans.passed_on(headers)
             if carrier is None:
                 saying = self.spans.saying(service, SpanKind.CLIENT, c.calling(service), headers)
-                carrier = Recorded(span.enter_context(saying))
+                carrier = span.enter_context(saying)
             async with aclosing(Bus.stream(self, service, args, headers=carrier, **how)) as pieces:
                 async for piece in pieces:
                     yield piece
+
+    def _call_packet(self, ref: int, service: str, args: Any, headers: Headers | None, *rest: Any) -> p.Call:
+        packet = super()._call_packet(ref, service, args, headers, *rest)
+        if self._records_first and headers and is_recorded(headers):
+            self._out.outbox.seal()
+        return packet
 
     def subscribe(
         self, pattern: str, handler: Handler | None = None, *, options: SubscribeOptions | None = None, **how: Any
@@ -195,7 +240,8 @@ class _TracedSubscription(Subscription):
         self._run: Callable[..., Awaitable[Any]] = self._call
         if self.options.batch:
             self._call = self._take_up_batch
-        elif self._spans.heads is None:
+        elif self._spans.heads is None or self._keep is not None:
+            # A filter has decoded the event already.
             self._call = self._take_up
         else:
             # Nearly all of them have nothing to say of a trace: this is Spans.taken_up, written out for these.

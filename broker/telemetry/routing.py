@@ -37,8 +37,8 @@ _MARK = c.TRACEPARENT.encode()
 _LENGTHS = 0xA0 | len(_MARK), len(_MARK)
 # A msgpack string of 55 bytes whose flags say `sampled`; W3C Trace Context knows these two.
 _RECORDED = re.compile(rb"traceparent(?:\xd9|\xda\x00)7[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-0[13]")
-_HEAD_BYTES = 1024  # headers behind that are not looked for
-_FRAME_HEAD_BYTES = _HEAD_BYTES + 512  # with all that stands before the first payload
+HEAD_BYTES = 1024  # headers behind that are not looked for
+FRAME_HEAD_BYTES = HEAD_BYTES + 512  # with all that stands before the first payload
 
 
 class TracedRequests(Requests):
@@ -97,7 +97,7 @@ class TracedRouter(Router):
         """As Router.receive."""
         session = self._sessions.get(peer)
         if session is not None and session.info.get("traces") == c.FIRST:
-            frame_head = frame[:_FRAME_HEAD_BYTES]
+            frame_head = frame[:FRAME_HEAD_BYTES]
         else:
             frame_head = frame
         self._marks = frame_head.count(_MARK) if _LENGTHS[0] in frame_head or _LENGTHS[1] in frame_head else 0
@@ -143,7 +143,7 @@ class TracedRouter(Router):
         arrived, begun, marks = time_ns(), [], self._marks
         search = _RECORDED.search
         for packet in packets:
-            if type(packet) is p.Publish and search(packet.payload, 0, _HEAD_BYTES):
+            if type(packet) is p.Publish and search(packet.payload, 0, HEAD_BYTES):
                 if (context := _context_of(packet.payload)) is not None:
                     name, attributes = f"{c.ROUTE} {packet.subject}", c.routing(packet.subject)
                     span = self._tracer.start_span(name, context, attributes=attributes, start_time=arrived)
@@ -186,7 +186,7 @@ class TracedRouter(Router):
 
 def _context_of(payload: Raw | bytes) -> Context | None:
     """The context that a payload was sent in, None when its sender did not record it."""
-    if _RECORDED.search(payload, 0, _HEAD_BYTES) is None:
+    if _RECORDED.search(payload, 0, HEAD_BYTES) is None:
         return None
     try:
         headers, _ = decode_payload(payload)

@@ -16,6 +16,9 @@ from plugin_sdk.wire.errors import RemoteProtocolError
 from plugin_sdk.wire.limits import DEFAULT_LIMITS, Limits
 from plugin_sdk.wire.packets import Packet, Unknown
 
+# What msgspec raises for bytes that are not msgpack, or not of the type that was asked for.
+UNREADABLE = msgspec.MsgspecError, RecursionError, UnicodeDecodeError
+
 _encoder = msgspec.msgpack.Encoder()
 _frames: msgspec.msgpack.Decoder[list[Any]] = msgspec.msgpack.Decoder(list[int | Packet])
 _raw_frames = msgspec.msgpack.Decoder(list[Raw])
@@ -44,7 +47,7 @@ def decode_frame(frame: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[int, li
     _check_size(frame, limits)
     try:
         packets = _frames.decode(frame)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         packets = _decode_one_by_one(frame)
     if not packets or type(packets[0]) is not int or packets[0] < 0:
         raise RemoteProtocolError("bad_frame", "a frame begins with the session number, 0 before registration")
@@ -91,7 +94,7 @@ def decode_payload(payload: Raw | bytes) -> tuple[dict[str, str], bytes]:
     """
     try:
         return payload_decoder.decode(payload)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         text = f"a payload is [map of strings, bin]: {error}"
         raise RemoteProtocolError("bad_packet", text) from None
 
@@ -130,7 +133,7 @@ def _decode_one_by_one(frame: bytes) -> list[Any]:
         if not elements:
             return []
         return [msgspec.msgpack.decode(elements[0]), *(_decode_packet(raw) for raw in elements[1:])]
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise RemoteProtocolError("bad_frame", f"not a msgpack array of packets: {error}") from None
 
 

@@ -19,6 +19,7 @@ from broker.core.snapshot import SlowView
 from broker.supervisor.discovery import Installed
 from broker.supervisor.errors import FINAL_CODES
 from broker.supervisor.process import Surroundings
+from broker.telemetry.routing import FRAME_HEAD_BYTES, HEAD_BYTES
 from plugin_sdk.handshake import ATTEMPT_SECS
 from plugin_sdk.registration import ATTEMPTS, FIRST_WAIT
 from plugin_sdk.wire import limits
@@ -169,3 +170,8 @@ def test_dialogue_and_vectors_are_what_the_code_gives() -> None:
     command = [sys.executable, "-m", "tools.protocol", "--check"]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
+
+
+def test_where_the_broker_looks_for_what_is_recorded_is_told() -> None:
+    assert f"in the first {HEAD_BYTES:,} bytes of its payload" in TEXT
+    assert f"in the first {FRAME_HEAD_BYTES:,} bytes of a frame" in TEXT

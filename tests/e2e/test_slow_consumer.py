@@ -145,7 +145,7 @@ from plugin_sdk import connect
 async def main():
     async with connect(name="reader") as bus:
         calls = [asyncio.create_task(bus.call("library.volume", timeout=30)) for _ in range(32)]
-        # They leave in one frame: with the first answer there, all have been asked.
+        # They leave in one turn of the loop: with the first answer there, all have been asked.
         await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
         os.kill(os.getpid(), signal.SIGSTOP)
         print([len(answer) for answer in await asyncio.gather(*calls)] == [7 << 20] * 32, flush=True)

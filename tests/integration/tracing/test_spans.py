@@ -240,6 +240,33 @@ for _ in range(1000):
     assert not program.spans("send within")
 
 
+def test_a_task_on_its_own_account_begins_as_many_traces_as_everybody(program: Program) -> None:
+    work = """
+client._peer.traces = True
+ended, tasks = asyncio.Event(), []
+async def on_thing(event):
+    tasks.append(asyncio.create_task(later(f"after.{event.subject}")))
+async def later(subject):
+    await ended.wait()
+    for _ in range(1000):
+        await client.publish(subject)
+async with client.subscribe("*", on_thing):
+    await client.publish("recorded", headers={"traceparent": PARENT})
+    await client.publish("bare")
+    while len(tasks) < 2:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    ended.set()
+    await asyncio.gather(*tasks)
+"""
+    ratio = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.2"}
+    unbounded = {"BROKER_TRACES_PER_SEC": "inf", "OTEL_BSP_MAX_QUEUE_SIZE": "5000"}
+    shop(program, work.replace("PARENT", repr(RECORDED)), **ratio, **unbounded)
+    # Ten sigma.
+    assert abs(len(program.spans("send after.recorded")) - 200) < 130
+    assert abs(len(program.spans("send after.bare")) - 200) < 130
+
+
 def test_under_a_broker_that_traces_no_more_every_event_says_again_that_it_is_not_recorded(program: Program) -> None:
     work = """
 seen = []
@@ -257,6 +284,22 @@ print(json.dumps(seen))
 """
     ratio = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0"}
     assert shop(program, work, **ratio) == [False] * 20 + [True] * 20
+
+
+def test_what_is_published_while_the_broker_is_away_says_what_the_next_broker_must_know(program: Program) -> None:
+    work = """
+seen = []
+async with client.subscribe("item", lambda event: seen.append("traceparent" in event.headers)):
+    client._peer.traces = True
+    client._peer.reconnect("for the test")
+    for _ in range(20):
+        await client.publish("item")
+    while len(seen) < 20:
+        await asyncio.sleep(0)
+print(json.dumps(seen))
+"""
+    ratio = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0"}
+    assert shop(program, work, **ratio) == [True] * 20
 
 
 def test_a_sampler_that_only_opentelemetry_knows_decides_each_span(program: Program) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from itertools import islice
 
 import pytest
 from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
@@ -32,6 +33,22 @@ def test_about_as_many_are_recorded_as_the_ratio_says() -> None:
     # Ten sigma.
     assert abs(sum(heads.begin() for _ in range(10_000)) - 2500) < 440
     assert abs(sum(len(heads.among(7)) for _ in range(10_000)) - 17_500) < 1150
+
+
+def test_a_gate_ends_before_each_trace_that_is_drawn() -> None:
+    heads, passed = Heads(0.25), 0
+    for _ in range(10_000):
+        passed += sum(1 for _ in heads.gate(lambda _: None))
+    # Ten sigma around three for each.
+    assert abs(passed - 30_000) < 3500
+    assert list(Heads(1.0).gate(lambda _: None)) == []
+
+
+@pytest.mark.parametrize("ratio", [0.0, 5e-324, 1e-300, 1e-19, 1e-12])
+def test_a_gate_of_a_tiny_ratio_is_as_good_as_endless(ratio: float) -> None:
+    heads = Heads(ratio)
+    assert list(islice(heads.gate(lambda _: None), 1000)) == [None] * 1000
+    assert not any(heads.begin() for _ in range(1000))
 
 
 def test_each_place_of_a_frame_is_as_likely_as_the_others() -> None:
